@@ -1,0 +1,14 @@
+"""Conventional recommenders M_c ("backbones"): fitted on the training part, asked for scores, ratings, embeddings.
+
+    fitted = fit("LightGCN", TrainingData(...), valid, seed=0)
+    items, scores = top_k(fitted, users, None, exclude, k=10)
+
+Another backbone is one file: a frozen Settings dataclass, an `nn.Module(data, settings)` with `examples`, `loss` and
+`scores` (or `rate`), one line `BACKBONES["Name"] = Backbone(task, Module, Settings)`, and its import below. `fit.py`
+says what each of these must return; `direct.py` shows the smallest one.
+"""
+
+from . import direct, rating, sequential, simple  # noqa: F401  (each file enters its backbones in BACKBONES)
+from .fit import BACKBONES, Backbone, Fitted, TrainingData, fit, restore, settings_of, top_k
+
+__all__ = ["BACKBONES", "Backbone", "Fitted", "TrainingData", "fit", "restore", "settings_of", "top_k"]

@@ -1,0 +1,120 @@
+"""Rating prediction: feature models of deepctr-torch, here DeepFM, in our own training loop."""
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from types import ModuleType
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .fit import BACKBONES, Backbone, TrainingData
+
+NO_FEATURES = ("user_id", "item_id", "title")  # columns that name a row; the row number is the feature already
+
+
+def deepctr(module: str):
+    """Import `deepctr_torch.<module>` without the package's __init__, which looks for newer versions on the network."""
+    if "deepctr_torch" not in sys.modules:
+        spec = importlib.util.find_spec("deepctr_torch")
+        if spec is None:
+            raise ModuleNotFoundError("the rating backbones need deepctr-torch: pip install deepctr-torch==0.3.0")
+        package = ModuleType("deepctr_torch")
+        package.__path__ = list(spec.submodule_search_locations)
+        sys.modules["deepctr_torch"] = package
+    return importlib.import_module(f"deepctr_torch.{module}")
+
+
+@dataclass(frozen=True)
+class Field:
+    """One feature of every row: `codes` int64 [R, M], `size` values; M > 1: several at once, code 0 fills up."""
+
+    name: str
+    codes: np.ndarray
+    size: int
+
+
+def encode(name: str, column: pd.Series) -> Field:
+    """Number a column's values from 1 in sorted order. Values are split at "|"; nothing at all is code 0, "unknown"."""
+    texts = ["" if pd.isna(value) else str(value) for value in column]
+    parts = [sorted({part.strip() for part in text.split("|")} - {""}) for text in texts]
+    code = {value: n for n, value in enumerate(sorted({p for row in parts for p in row}), start=1)}
+    codes = np.zeros((len(parts), max(map(len, parts), default=0) or 1), dtype=np.int64)
+    for row, values in zip(codes, parts, strict=True):
+        row[: len(values)] = [code[value] for value in values]
+    return Field(name, codes, len(code) + 1)
+
+
+def fields_of(side: str, count: int, features: pd.DataFrame | None) -> list[Field]:
+    """The id of each row ("user" or "item") and one Field for each feature column, in the column's order."""
+    columns = [] if features is None else [c for c in features.columns if c not in NO_FEATURES]
+    own = Field(side, np.arange(count)[:, None], count)
+    return [own] + [encode(f"{side}_{c}".replace(".", "_"), features[c]) for c in columns]  # torch: no dots
+
+
+@dataclass(frozen=True)
+class DeepFMSettings:
+    dim: int = 16  # D, of every feature's embedding
+    hidden: tuple = (64, 32)  # widths of the deep part
+    dropout: float = 0.2  # in the deep part
+    l2_linear: float = 1e-5  # on the first-order weights, all of them at each step
+    l2_embedding: float = 3e-5  # on the embeddings, all of them at each step
+    lr: float = 0.002  # of Adam
+    batch_size: int = 1024  # ratings
+    epochs: int = 20  # at most
+    patience: int = 3  # epochs without a better validation RMSE
+
+
+def deepfm(columns: list, settings: DeepFMSettings) -> nn.Module:
+    """DeepFM (Guo et al., IJCAI 2017): y = w . x + sum_f<g <v_f, v_g> + MLP(v_1, ..., v_F)."""
+    return deepctr("models.deepfm").DeepFM(
+        columns, columns, dnn_hidden_units=settings.hidden, dnn_dropout=settings.dropout, task="regression",
+        l2_reg_linear=settings.l2_linear, l2_reg_embedding=settings.l2_embedding,
+        init_std=0.01, seed=torch.initial_seed(),
+    )  # fmt: skip
+
+
+class FeatureModel(nn.Module):
+    """r_ui = mu + y(x_ui), mu the mean training rating and y a deepctr-torch model of user u's and item i's features.
+
+    x_ui holds the two ids and every feature column; a column with "|" in it is multi-valued, its embeddings averaged.
+    loss = mean (r_ui - y)^2 + the model's own L2 terms.
+    """
+
+    def __init__(self, data: TrainingData, settings, make: Callable[[list, object], nn.Module]):
+        super().__init__()
+        users = fields_of("user", data.n_users, data.user_features)
+        items = fields_of("item", data.n_items, data.item_features)
+        inputs = deepctr("inputs")
+        columns = []
+        for field in users + items:
+            column = inputs.SparseFeat(field.name, field.size, embedding_dim=settings.dim)
+            several = field.codes.shape[1]
+            columns.append(inputs.VarLenSparseFeat(column, maxlen=several, combiner="mean") if several > 1 else column)
+        self.data, self.model = data, make(columns, settings)
+        self.register_buffer("mean", torch.tensor(data.ratings.mean(dtype=np.float64)).float())
+        for side, fields in (("user_rows", users), ("item_rows", items)):  # [U, F_u], [I, F_i]: deepctr wants floats
+            rows = torch.from_numpy(np.concatenate([field.codes for field in fields], axis=1)).float()
+            self.register_buffer(side, rows, persistent=False)
+
+    def examples(self, rng):
+        return self.data.users, self.data.items, self.data.ratings
+
+    def loss(self, users, items, ratings):
+        return F.mse_loss(self.rate(users, items), ratings) + self.model.get_regularization_loss().squeeze()
+
+    def rate(self, users, items):
+        x = torch.cat([self.user_rows[users], self.item_rows[items]], dim=1)  # [B, F]
+        return self.mean + self.model(x).squeeze(1)  # [B]
+
+    def user_embeddings(self, histories=None):
+        return self.model.embedding_dict["user"].weight  # [U, D]
+
+
+BACKBONES["DeepFM"] = Backbone("rating", partial(FeatureModel, make=deepfm), DeepFMSettings)

@@ -1,0 +1,139 @@
+"""Sequential recommendation: SASRec."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .fit import BACKBONES, Backbone, NegativeSampler, TrainingData
+
+
+@dataclass(frozen=True)
+class SASRecSettings:
+    dim: int = 64  # D
+    layers: int = 2  # transformer blocks
+    heads: int = 2  # attention heads; must divide dim
+    length: int = 50  # L: items of the history that are read
+    dropout: float = 0.3  # on embeddings, attention outputs and feed-forward outputs
+    negatives: int = 0  # sampled per sequence; 0: softmax over all items, best where the catalogue allows it
+    lr: float = 0.002  # of Adam
+    batch_size: int = 64  # windows
+    epochs: int = 16  # at most
+    patience: int = 4  # epochs without a better validation NDCG@10
+
+
+def with_insertions(data: TrainingData) -> tuple[list[np.ndarray], np.ndarray]:
+    """S training sequences and their users [S]: everyone's own, and for a user with insertions a second one with them.
+
+    P2's sequences are trained on *in addition to* the originals, as equation 3 adds triples to D: what was really
+    observed keeps its weight. A position counts in the original sequence: 0 is before its first item.
+    """
+    sequences, owner = data.histories, np.arange(data.n_users)
+    if data.insertions is None:
+        return sequences, owner
+    users = np.unique(data.insertions[:, 0])
+    for user in users:
+        _, items, positions = data.insertions[data.insertions[:, 0] == user].T
+        sequences.append(np.insert(sequences[user], positions, items))
+    return sequences, np.concatenate([owner, users])
+
+
+def windows(sequences: list[np.ndarray], length: int, pad: int, rng: np.random.Generator):
+    """One epoch's windows [W, length + 1] and their sequences [W]; n items give ceil((n - 1) / length), cut at random.
+
+    The first `length` items of a window are its inputs, the last `length` their targets. A sequence that is shorter
+    is one window, filled up with `pad` at its end, where a causal model cannot look.
+    """
+    flat, n = np.concatenate(sequences), np.array([len(sequence) for sequence in sequences])
+    owner = np.repeat(np.arange(len(n)), -(-np.maximum(n - 1, 0) // length))  # [W]
+    end = rng.integers(np.minimum(n, length + 1)[owner], n[owner] + 1)  # [W], exclusive
+    at = np.maximum(end - length - 1, 0)[:, None] + np.arange(length + 1)  # [W, L + 1], place in the sequence
+    first = (np.cumsum(n) - n)[owner]  # [W], place of the sequence in flat
+    return np.where(at < end[:, None], flat[np.minimum(first[:, None] + at, len(flat) - 1)], pad), owner
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block: x + attention(norm(x)), then x + feed-forward(norm(x))."""
+
+    def __init__(self, dim: int, heads: int, dropout: float):
+        super().__init__()
+        self.heads = heads
+        self.norm_attention, self.norm_forward = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.query_key_value, self.project = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
+        self.widen, self.narrow = nn.Linear(dim, 4 * dim), nn.Linear(4 * dim, dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        b, n, d = x.shape
+        q, k, v = self.query_key_value(self.norm_attention(x)).view(b, n, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        a = F.scaled_dot_product_attention(q, k, v, is_causal=True)  # [B, heads, L, D / heads]
+        x = x + self.dropout(self.project(a.transpose(1, 2).reshape(b, n, d)))
+        return x + self.dropout(self.narrow(F.gelu(self.widen(self.norm_forward(x)))))
+
+
+class SASRec(nn.Module):
+    """SASRec (Kang & McAuley, ICDM 2018): y_ti = h_t . e_i, h = causal transformer over the items up to t.
+
+    loss = mean over targets of -log softmax(y_t)[next item]: over all items instead of one sampled negative, which
+    Klenitskiy & Vasilev (RecSys 2023) found to be what SASRec lacked. `negatives` > 0 samples the softmax's other
+    items, from outside the user's training items, where the catalogue is too large.
+    """
+
+    def __init__(self, data: TrainingData, settings: SASRecSettings):
+        super().__init__()
+        if settings.dim % settings.heads:
+            raise ValueError(f"SASRec's dim {settings.dim} cannot be divided among {settings.heads} heads")
+        self.settings, self.pad, self.sampler = settings, data.n_items, NegativeSampler(data)
+        self.sequences, self.owner = with_insertions(data)
+        self.item = nn.Embedding(data.n_items + 1, settings.dim, padding_idx=self.pad)  # the last row is the pad
+        self.position = nn.Parameter(0.02 * torch.randn(settings.length, settings.dim))  # [L, D]
+        nn.init.normal_(self.item.weight, std=0.02)
+        self.dropout = nn.Dropout(settings.dropout)
+        blocks = (Block(settings.dim, settings.heads, settings.dropout) for _ in range(settings.layers))
+        self.blocks = nn.ModuleList(blocks)
+        self.norm = nn.LayerNorm(settings.dim)
+
+    def forward(self, items: torch.Tensor) -> torch.Tensor:
+        """Items [B, L] (pad at the end) -> states [B, L, D]; state t depends on items 0..t only."""
+        x = self.dropout(self.item(items) + self.position[: items.shape[1]])
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x)
+
+    def examples(self, rng):
+        table, row = windows(self.sequences, self.settings.length, self.pad, rng)  # [W, L + 1], [W]
+        if not len(table):
+            raise ValueError("no user has two training items: SASRec has nothing to learn from")
+        if not self.settings.negatives:
+            return (table,)
+        users = np.repeat(self.owner[row][:, None], self.settings.negatives, axis=1)
+        return table, self.sampler.draw(users, rng)  # [W, L + 1], [W, negatives]
+
+    def loss(self, window, negatives=None):
+        target = window[:, 1:]  # [B, L]
+        real = target != self.pad
+        h, target = self(window[:, :-1])[real], target[real]  # [T, D], [T]: T targets in the batch
+        if negatives is None:
+            return F.cross_entropy(h @ self.item.weight[: self.pad].T, target)
+        positive = (h * self.item(target)).sum(dim=1, keepdim=True)  # [T, 1]
+        sampled = self.item(negatives)[real.nonzero()[:, 0]]  # [T, negatives, D]
+        logits = torch.cat([positive, torch.einsum("td,tnd->tn", h, sampled)], dim=1)  # [T, 1 + negatives]
+        return F.cross_entropy(logits, torch.zeros_like(target))
+
+    def scores(self, users, histories):
+        return self.user_embeddings(histories) @ self.item.weight[: self.pad].T  # [B, I]
+
+    def user_embeddings(self, histories):
+        """The state after the last item of each history, [B, D]; an empty history is read as one pad."""
+        if histories is None:
+            raise ValueError("SASRec reads histories: pass one array of items, oldest first, for each user")
+        n = np.clip([len(history) for history in histories], 1, self.settings.length)  # [B]
+        table = np.full((len(n), n.max()), self.pad, dtype=np.int64)
+        for row, history in zip(table, histories, strict=True):
+            row[: min(len(history), self.settings.length)] = history[-self.settings.length :]
+        return self(torch.from_numpy(table))[torch.arange(len(n)), torch.from_numpy(n - 1)]
+
+
+BACKBONES["SASRec"] = Backbone("sequential", SASRec, SASRecSettings)

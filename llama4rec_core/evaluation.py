@@ -1,0 +1,291 @@
+"""Metrics per case, means per user, and how sure we are: intervals, paired tests, Holm, head and tail.
+
+Every user weighs the same. A metric is computed per case, averaged over a user's cases (one under leave-one-out, ten
+under rolling), then over users; RMSE is the root of the mean over users of their mean squared errors. Intervals
+resample users, never cases, and all of them with the same draws, so that two methods are always compared in pairs.
+
+Shapes: N cases, C candidates, U users, S seeds, K cut-off.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import pandas as pd
+from scipy.special import stdtr
+
+DRAWS = 2_000  # bootstrap draws
+FLIPS = 10_000  # sign patterns of the permutation test
+
+# --- metrics per case ------------------------------------------------------------------------------
+
+
+def target_rank(items, target) -> np.ndarray:
+    """1-based position of `target` [N] in the ranked lists `items` [N, C]; 0 where it is missing. int64 [N]."""
+    items, target = np.asarray(items), np.asarray(target)
+    if items.ndim != 2 or target.shape != items.shape[:1]:
+        raise ValueError(f"items must be [N, C] and target [N], got {items.shape} and {target.shape}")
+    if not items.size:
+        return np.zeros(len(target), dtype=np.int64)
+    found = items == target[:, None]
+    return np.where(found.any(axis=1), found.argmax(axis=1) + 1, 0)
+
+
+def hit(rank, k: int) -> np.ndarray:
+    """HR@k per case: 1.0 where 1 <= rank <= k, else 0.0; a rank of 0 means that the target is missing."""
+    rank = _ranks(rank, k)
+    return ((rank >= 1) & (rank <= k)).astype(float)
+
+
+def ndcg(rank, k: int) -> np.ndarray:
+    """NDCG@k per case with one relevant item: 1 / log2(rank + 1) where 1 <= rank <= k, else 0.0."""
+    rank = _ranks(rank, k)
+    return np.where((rank >= 1) & (rank <= k), 1 / np.log2(np.maximum(rank, 1) + 1), 0.0)
+
+
+def squared_error(predicted, actual) -> np.ndarray:
+    """(predicted - actual)^2 per case, in squared rating points."""
+    return _error(predicted, actual) ** 2
+
+
+def absolute_error(predicted, actual) -> np.ndarray:
+    """|predicted - actual| per case, in rating points."""
+    return np.abs(_error(predicted, actual))
+
+
+def within_list_ndcg(rank, k: int) -> np.ndarray:
+    """NDCG@k of the cases whose list contains the target (rank >= 1) alone: shorter than `rank`, maybe empty."""
+    rank = _ranks(rank, k)
+    return ndcg(rank[rank >= 1], k)
+
+
+def random_order_ndcg(n_candidates: int, k: int) -> float:
+    """The mean of `within_list_ndcg` over all orders of a list of C: (1/C) sum_{r=1..min(k,C)} 1/log2(r+1)."""
+    if n_candidates < 1 or k < 1:
+        raise ValueError(f"a list needs a candidate and a cut-off of 1 or more, got C = {n_candidates}, k = {k}")
+    return float((1 / np.log2(np.arange(1, min(k, n_candidates) + 1) + 1)).sum() / n_candidates)
+
+
+# --- means per user --------------------------------------------------------------------------------
+
+
+def per_user(values, users) -> pd.Series:
+    """Mean over each user's cases of `values` [N]: a float series with sorted index `user`."""
+    values, users = np.asarray(values, dtype=float), np.asarray(users)
+    if values.shape != users.shape or values.ndim != 1:
+        raise ValueError(f"values and users must both be [N], got {values.shape} and {users.shape}")
+    return pd.Series(values).groupby(pd.Index(users, name="user"), sort=True).mean()
+
+
+def ranking_metrics(rank, users, cutoffs=(3, 5)) -> pd.DataFrame:
+    """Per user HR@K and NDCG@K of the target ranks [N]: columns user, HR@3, NDCG@3, HR@5, NDCG@5."""
+    columns = {}
+    for k in cutoffs:
+        columns |= {f"HR@{k}": per_user(hit(rank, k), users), f"NDCG@{k}": per_user(ndcg(rank, k), users)}
+    return pd.DataFrame(columns).reset_index()
+
+
+def rating_metrics(predicted, actual, users) -> pd.DataFrame:
+    """Per user mean squared and mean absolute error of ratings [N]: columns user, MSE, MAE. Tables report root MSE."""
+    errors = {"MSE": squared_error(predicted, actual), "MAE": absolute_error(predicted, actual)}
+    return pd.DataFrame({name: per_user(error, users) for name, error in errors.items()}).reset_index()
+
+
+# --- intervals -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A metric over users with its 95% bootstrap interval."""
+
+    value: float
+    ci_low: float
+    ci_high: float
+    users: int
+
+
+def resampled_means(values, draws: int = DRAWS, seed: int = 0) -> np.ndarray:
+    """Means of `values` [..., U] over `draws` resamples of the users with replacement: [..., draws].
+
+    The same seed and number of users give the same resamples, so the difference of two calls is a paired bootstrap.
+    """
+    values = np.asarray(values, dtype=float)
+    n_users = values.shape[-1]
+    counts = _resample_counts(n_users, draws, seed)
+    means = np.empty((*values.shape[:-1], draws))
+    for start in range(0, draws, 250):
+        means[..., start : start + 250] = values @ counts[start : start + 250].T.astype(float) / n_users
+    return means
+
+
+def interval(resampled, level: float = 0.95) -> tuple[float, float]:
+    """The percentile interval of resampled statistics [draws]."""
+    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def estimate(values, root: bool = False, draws: int = DRAWS, seed: int = 0) -> Estimate:
+    """The mean over users (and seeds) of a per-user metric [U] or [S, U], with a 95% interval over users.
+
+    With `root` the values are squared errors: each seed's root mean square is averaged over seeds, in every resample
+    as in the value itself. Raises ValueError without users or where a value is not finite.
+    """
+    values = _seeds_by_users(values)
+    value = _root_mean(values, root).mean()
+    return Estimate(float(value), *interval(_resampled(values, root, draws, seed)), values.shape[1])
+
+
+def by_group(values, groups, root: bool = False, draws: int = DRAWS, seed: int = 0) -> pd.DataFrame:
+    """`estimate` of a metric [U] or [S, U] within each group of users: columns group, value, ci_low, ci_high, users."""
+    values, groups = _seeds_by_users(values), np.asarray(groups)
+    if groups.shape != values.shape[1:]:
+        raise ValueError(f"groups must name one group per user, got {groups.shape} for {values.shape[1]} users")
+    rows = [
+        {"group": group, **vars(estimate(values[:, groups == group], root, draws, seed))} for group in np.unique(groups)
+    ]
+    return pd.DataFrame(rows)
+
+
+def head_or_tail(n_interactions) -> np.ndarray:
+    """ "tail" for users at or below the median N(u), "head" above it: str [U]. Where all are equal, all are tail."""
+    n = np.asarray(n_interactions)
+    return np.where(n <= np.median(n), "tail", "head") if n.size else np.empty(0, dtype="<U4")
+
+
+# --- tests -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A method minus another on the same users: difference, its 95% bootstrap interval, and two p-values."""
+
+    diff: float
+    ci_low: float
+    ci_high: float
+    p_seeds: float
+    p_users: float
+
+
+def compare(ours, theirs, root: bool = False, draws: int = DRAWS, seed: int = 0) -> Comparison:
+    """`ours` minus `theirs`, per-user metrics [U] or [S, U] of the same users in the same order.
+
+    `p_seeds` needs row s of both to be the same seed; it is NaN where they have different numbers of seeds.
+    """
+    ours, theirs = _seeds_by_users(ours), _seeds_by_users(theirs)
+    if ours.shape[1] != theirs.shape[1]:
+        raise ValueError(f"a paired comparison needs the same users, got {ours.shape[1]} and {theirs.shape[1]}")
+    ours_by_seed, theirs_by_seed = _root_mean(ours, root), _root_mean(theirs, root)  # [S]
+    return Comparison(
+        float(ours_by_seed.mean() - theirs_by_seed.mean()),
+        *interval(_resampled(ours, root, draws, seed) - _resampled(theirs, root, draws, seed)),
+        paired_t(ours_by_seed, theirs_by_seed) if len(ours) == len(theirs) else np.nan,
+        sign_flip_test(ours.mean(axis=0) - theirs.mean(axis=0), seed=seed),
+    )
+
+
+def sign_flip_test(differences, flips: int = FLIPS, seed: int = 0) -> float:
+    """Two-sided p-value of a paired sign-flip permutation test on per-user differences [U].
+
+    Why not Wilcoxon: its ranks test another quantity than the mean that the table reports, and a difference in HR is
+    -1, 0 or 1, nearly all ties and zeros. Here the statistic is the mean itself; a user without a difference has no
+    say. All sign patterns are listed where there are no more than `flips` of them, otherwise `flips` random ones are
+    drawn and p = (1 + as extreme) / (1 + flips). Differences that are all zero give p = 1.
+    """
+    d = np.asarray(differences, dtype=float)
+    if not np.isfinite(d).all():
+        raise ValueError("differences must be finite")
+    d = d[d != 0]
+    if not len(d):
+        return 1.0
+    threshold = abs(d.sum()) - 1e-12 * np.abs(d).sum()  # as extreme, up to rounding
+    if 2 ** min(len(d), 60) <= flips:
+        patterns = np.arange(2 ** len(d))[:, None] >> np.arange(len(d)) & 1  # every pattern of signs, [2^n, n]
+        return float(np.mean(np.abs((1 - 2 * patterns) @ d) >= threshold))
+    rng, extreme = np.random.default_rng(seed), 0
+    for start in range(0, flips, 500):
+        signs = 1.0 - 2 * rng.integers(0, 2, (min(500, flips - start), len(d)), dtype=np.int8)
+        extreme += int((np.abs(signs @ d) >= threshold).sum())
+    return (1 + extreme) / (1 + flips)
+
+
+def paired_t(ours, theirs) -> float:
+    """Two-sided p-value of the paired t-test over seeds, on each seed's metric [S].
+
+    NaN (no answer) for fewer than two seeds and where the difference is the same non-zero number for every seed: then
+    nothing was redrawn and t is undefined. Differences that are all zero give 1.
+    """
+    d = np.asarray(ours, dtype=float) - np.asarray(theirs, dtype=float)
+    if len(d) < 2:
+        return np.nan
+    if not d.any():
+        return 1.0
+    spread = d.std(ddof=1)
+    if spread <= 1e-12 * np.abs(d).max():
+        return np.nan
+    t = d.mean() / (spread / np.sqrt(len(d)))
+    return float(2 * stdtr(len(d) - 1, -abs(t)))
+
+
+def holm(p) -> np.ndarray:
+    """Holm's step-down adjusted p-values [M]; NaN marks a test that was not made, does not count and stays NaN."""
+    p = np.asarray(p, dtype=float)
+    if ((p < 0) | (p > 1)).any():
+        raise ValueError("p-values must lie between 0 and 1")
+    adjusted = np.full(p.shape, np.nan)
+    made = np.flatnonzero(~np.isnan(p))
+    order = made[np.argsort(p[made], kind="stable")]
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)))
+    return adjusted
+
+
+# --- checks and small parts ------------------------------------------------------------------------
+
+
+def _ranks(rank, k: int) -> np.ndarray:
+    rank = np.asarray(rank)
+    if k < 1:
+        raise ValueError(f"the cut-off k must be 1 or more, got {k}")
+    if rank.size and rank.min() < 0:
+        raise ValueError(f"a rank is 1 or more, or 0 for a missing target, got {rank.min()}")
+    return rank
+
+
+def _error(predicted, actual) -> np.ndarray:
+    predicted, actual = np.asarray(predicted, dtype=float), np.asarray(actual, dtype=float)
+    if predicted.shape != actual.shape:
+        raise ValueError(f"predicted and actual must have one shape, got {predicted.shape} and {actual.shape}")
+    return predicted - actual
+
+
+def _seeds_by_users(values) -> np.ndarray:
+    """[U] or [S, U] as [S, U] float64, or ValueError."""
+    values = np.atleast_2d(np.asarray(values, dtype=float))
+    if values.ndim != 2 or not values.size:
+        raise ValueError(f"a metric needs at least one user, as [U] or [S, U], got shape {values.shape}")
+    if not np.isfinite(values).all():
+        seed, user = np.argwhere(~np.isfinite(values))[0]
+        raise ValueError(f"a metric must be finite, got {values[seed, user]} for seed row {seed}, user column {user}")
+    return values
+
+
+def _root_mean(values, root: bool) -> np.ndarray:
+    """The metric of each seed, from per-user values [S, U]: their mean, or its root. [S]."""
+    means = values.mean(axis=1)
+    return np.sqrt(means) if root else means
+
+
+def _resampled(values, root: bool, draws: int, seed: int) -> np.ndarray:
+    """The metric averaged over seeds, in each resample of the users of [S, U]. [draws]."""
+    means = resampled_means(values, draws, seed)  # [S, draws]
+    return (np.sqrt(means) if root else means).mean(axis=0)
+
+
+@lru_cache(maxsize=2)
+def _resample_counts(n_users: int, draws: int, seed: int) -> np.ndarray:
+    """How often each user is drawn in each resample: int16 [draws, U]."""
+    rng = np.random.default_rng(seed)
+    counts = np.empty((draws, n_users), dtype=np.int16)
+    for row in counts:
+        row[:] = np.bincount(rng.integers(0, n_users, n_users), minlength=n_users)
+    counts.flags.writeable = False
+    return counts

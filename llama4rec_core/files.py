@@ -1,0 +1,132 @@
+"""Files appear whole or not at all: written aside, then renamed. A failed write says so in one sentence."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import load_file, save_file
+
+REASONS = {
+    errno.ENOSPC: "the disk is full: free some space",
+    errno.EDQUOT: "the disk quota is used up: free some space",
+    errno.EFBIG: "the file would pass this system's size limit: raise the limit (ulimit -f)",
+    errno.EACCES: "the folder may not be written to: change its permissions or set LLAMA4REC_RESULTS to another folder",
+    errno.EPERM: "the folder may not be written to: change its permissions or set LLAMA4REC_RESULTS to another folder",
+    errno.EROFS: "the file system is read-only: set LLAMA4REC_RESULTS to another folder",
+}
+
+
+class StorageError(OSError):
+    """A result could not be written. Whatever was complete before stays and is used by the next run."""
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn the system's write errors into one sentence that says what to do."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except Exception as error:
+        code = getattr(error, "errno", None)
+        if code is None:  # libraries that wrap the system's error in their own
+            code = next((c for c in REASONS if f"os error {c}" in str(error) or os.strerror(c) in str(error)), None)
+        if not isinstance(error, OSError) and code is None:
+            raise
+        reason = REASONS.get(code, str(error))
+        raise StorageError(
+            code, f"could not write {path}: {reason}, then run the same command again; what is already computed is kept"
+        ) from error
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Yield a name beside `path` to write to; it becomes `path` when the block ends well and vanishes when not."""
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield aside
+            with open(aside, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(aside, path)
+        finally:
+            aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """The same for a folder of files."""
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    with explained(path):
+        try:
+            aside.mkdir(parents=True)
+            yield aside
+            os.replace(aside, path)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> Path:
+    with whole(path) as aside:
+        aside.write_text(text, encoding="utf-8")
+    return path
+
+
+def write_json(path: Path, content: object) -> Path:
+    return write_text(path, json.dumps(content, indent=1, sort_keys=False, default=_plain) + "\n")
+
+
+def read_json(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_frame(path: Path, frame: pd.DataFrame) -> Path:
+    """Parquet or CSV, by the ending."""
+    with whole(path) as aside:
+        if path.suffix == ".parquet":
+            frame.to_parquet(aside, index=False)
+        else:
+            frame.to_csv(aside, index=False)
+    return path
+
+
+def read_frame(path: Path) -> pd.DataFrame:
+    return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+
+
+def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> Path:
+    with whole(path) as aside:
+        save_file({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, aside)
+    return path
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    return load_file(path)
+
+
+def once(path: Path, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+    """Read `path` if an earlier run completed it, else make and write it: every stage is safe to repeat."""
+    if not path.exists():
+        write_frame(path, make())
+    return read_frame(path)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, Path):
+        return value.name
+    raise TypeError(f"cannot write a {type(value).__name__} as JSON")

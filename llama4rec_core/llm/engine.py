@@ -1,0 +1,178 @@
+"""The LLM behind two verbs: `score` what could come next, `generate` what comes next.
+
+Prompts that share a beginning are read as a tree. A prompt is one prefix (the user's history, say) and
+several branches (one per candidate) that continue it and cannot see each other:
+
+    prefix ──┬── branch 1
+             ├── branch 2          one row of tokens, one forward pass
+             └── branch 3
+
+Every token is read once, a branch's positions restart where the prefix ends, and a mask lets a token see
+its own prefix and its own branch up to itself. A branch's score is therefore what it would be alone, in any order
+and in any company. Several prompts are packed into one row the same way, so nothing is padded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from llama4rec_core.llm.weights import LLM
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A continuation of a prompt's prefix.
+
+    Scored either as a likelihood (`answer` = how many of the last tokens are the answer: a title, say) or as a
+    choice (`choices` = token ids that could come next: the digits of a rating, say). In tuning the answer's
+    tokens are the labels.
+    """
+
+    tokens: tuple[int, ...]
+    answer: int = 0
+    choices: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One prefix and the branches that continue it; `key` names the request in every file it leads to."""
+
+    key: str
+    prefix: tuple[int, ...]
+    branches: tuple[Branch, ...]
+    learn: tuple[int, ...] = ()  # places in the prefix whose tokens are labels in tuning (a history's titles)
+
+    def __len__(self) -> int:
+        return len(self.prefix) + sum(len(branch.tokens) for branch in self.branches)
+
+
+@dataclass(frozen=True)
+class Row:
+    """Several prompts packed into one row of T tokens, without padding."""
+
+    tokens: torch.Tensor  # [T]
+    positions: torch.Tensor  # [T], restarting at each prompt and at each branch
+    mask: torch.Tensor  # [T, T] bool, True where the row's token may look at the column's
+    starts: list[tuple[int, list[int]]]  # per prompt: where its prefix and each of its branches begin
+
+    @classmethod
+    def of(cls, prompts: Sequence[Prompt]) -> Row:
+        tokens, positions, owner, twig, starts = [], [], [], [], []
+        for p, prompt in enumerate(prompts):
+            begin, branch_begins = len(tokens), []
+            for b, part in enumerate([prompt.prefix, *(branch.tokens for branch in prompt.branches)]):
+                if b:
+                    branch_begins.append(len(tokens))
+                first = len(prompt.prefix) if b else 0
+                tokens.extend(part)
+                positions.extend(range(first, first + len(part)))
+                owner.extend([p] * len(part))
+                twig.extend([b] * len(part))
+            starts.append((begin, branch_begins))
+        owner, twig = torch.tensor(owner), torch.tensor(twig)
+        same_prompt = owner[:, None] == owner[None, :]
+        visible = (twig[None, :] == 0) | (twig[:, None] == twig[None, :])
+        mask = torch.tril(same_prompt & visible)
+        return cls(torch.tensor(tokens), torch.tensor(positions), mask, starts)
+
+    def before_branch(self, prompts: Sequence[Prompt], p: int, b: int) -> list[int]:
+        """The places whose next-token predictions are the tokens of branch b of prompt p: the prefix's last, then its own."""
+        begin, branch_begins = self.starts[p]
+        length = len(prompts[p].branches[b].tokens)
+        return [begin + len(prompts[p].prefix) - 1, *range(branch_begins[b], branch_begins[b] + length - 1)]
+
+
+def rows(prompts: Sequence[Prompt], row_tokens: int) -> Iterator[list[int]]:
+    """Indices of prompts, row by row: like lengths together, as many as fit in `row_tokens` (at least one).
+
+    The rows depend on the prompts alone, so a run that is stopped and started again forms the same ones.
+    """
+    row, length = [], 0
+    for index in sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), prompts[i].key)):
+        if row and length + len(prompts[index]) > row_tokens:
+            yield row
+            row, length = [], 0
+        row.append(index)
+        length += len(prompts[index])
+    if row:
+        yield row
+
+
+def hidden_states(model, row: Row) -> torch.Tensor:
+    """Last hidden states [T, D] of a packed row, by the model without its vocabulary head."""
+    body = model.base_model
+    return body(
+        input_ids=row.tokens[None].to(model.device),
+        position_ids=row.positions[None].to(model.device),
+        attention_mask=row.mask[None, None].to(model.device),  # [1, 1, T, T]: used as it is
+        use_cache=False,
+    ).last_hidden_state[0]
+
+
+@torch.inference_mode()
+def score_row(llm: LLM, prompts: Sequence[Prompt]) -> list[list[np.ndarray]]:
+    """One forward pass; for each prompt and branch, `[log p(answer)]` or the log-probabilities of `choices` among themselves."""
+    row = Row.of(prompts)
+    hidden = hidden_states(llm.model, row)  # [T, D]
+    head = llm.model.get_output_embeddings().weight  # [V, D]
+    likelihoods, choices = [], []  # (prompt, branch, places, tokens)
+    for p, prompt in enumerate(prompts):
+        for b, branch in enumerate(prompt.branches):
+            if branch.choices:
+                last = row.starts[p][1][b] + len(branch.tokens) - 1 if branch.tokens else row.starts[p][0] + len(prompt.prefix) - 1
+                choices.append((p, b, last, branch.choices))
+            else:
+                places = row.before_branch(prompts, p, b)[len(branch.tokens) - branch.answer :]
+                likelihoods.append((p, b, places, branch.tokens[len(branch.tokens) - branch.answer :]))
+    out: list[list[np.ndarray]] = [[np.empty(0)] * len(prompt.branches) for prompt in prompts]
+    if likelihoods:
+        places = torch.tensor([place for *_, at, _ in likelihoods for place in at], device=hidden.device)
+        tokens = torch.tensor([token for *_, answer in likelihoods for token in answer], device=hidden.device)
+        # a place is looked at once, however many branches begin there
+        unique, inverse = torch.unique(places, return_inverse=True)
+        logits = (hidden[unique] @ head.T).float()  # [unique places, V]
+        chosen = logits[inverse, tokens] - torch.logsumexp(logits, dim=-1)[inverse]
+        sizes = [len(at) for *_, at, _ in likelihoods]
+        for (p, b, *_), part in zip(likelihoods, torch.split(chosen, sizes), strict=True):
+            out[p][b] = part.sum(0, keepdim=True).cpu().numpy()
+    for p, b, last, ids in choices:
+        out[p][b] = torch.log_softmax((hidden[last] @ head[list(ids)].T).float(), dim=-1).cpu().numpy()
+    return out
+
+
+@torch.inference_mode()
+def generate(llm: LLM, prefix: Sequence[int], tails: Sequence[Sequence[int]], max_tokens: int, stop: str = "\n") -> list[str]:
+    """What the LLM writes, greedily, after each of B prompts `prefix + tail`, up to `stop` (left out) or `max_tokens`.
+
+    The prefix is read once and its keys and values are shared; tails of different lengths are padded on the left.
+    """
+    device, model = llm.model.device, llm.model
+    cache = None
+    if prefix:
+        cache = model(torch.tensor([list(prefix)], device=device), use_cache=True, logits_to_keep=1).past_key_values
+        cache.batch_repeat_interleave(len(tails))
+    width = max(map(len, tails))
+    pads = torch.tensor([width - len(tail) for tail in tails], device=device)  # [B]
+    tokens = torch.tensor([[0] * (width - len(tail)) + list(tail) for tail in tails], device=device)  # [B, L]
+    mask = torch.ones(len(tails), len(prefix) + width, dtype=torch.long, device=device)
+    mask[:, len(prefix) :] = (torch.arange(width, device=device) >= pads[:, None]).long()
+    positions = (len(prefix) + torch.arange(width, device=device) - pads[:, None]).clamp(min=0)
+    written: list[list[int]] = [[] for _ in tails]
+    ended = [False] * len(tails)
+    for _ in range(max_tokens):
+        out = model(tokens, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        cache = out.past_key_values
+        tokens = out.logits[:, -1].argmax(-1, keepdim=True)  # [B, 1]
+        for b, token in enumerate(tokens[:, 0].tolist()):
+            if not ended[b]:
+                written[b].append(token)
+                ended[b] = token == llm.tokenizer.eos_token_id or stop in llm.decode([token])
+        if all(ended):
+            break
+        mask = torch.cat([mask, mask.new_ones(len(tails), 1)], dim=1)
+        positions = positions[:, -1:] + 1
+    return [llm.decode(tokens).split(stop)[0] for tokens in written]

@@ -1,0 +1,251 @@
+"""Instruction tuning (4.5): teach the LLM on the very trees it will be scored on.
+
+An example is a prompt and, for each question in it, its alternatives and the right one: a list's candidates (ranking), two
+films (P1), the digits of the scale (rating). Two losses, both only where they count:
+
+    cross-entropy    -mean log p(token)          over the right answers' tokens and the history's own titles (equation 8)
+    choice           -mean log softmax_a S(a)    over each question's alternatives, S(a) = log p(answer a | prefix) - prior(a)
+
+The second is what ranking by likelihood needs: not that the right title is likely, but that it is likelier than the others.
+`transformers.Trainer` runs it, so checkpoints, resuming, gradient accumulation and `accelerate launch` are the library's.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from llama4rec_core.files import explained, whole_folder, write_frame, write_json
+from llama4rec_core.llm.engine import Prompt, Row
+from llama4rec_core.llm.weights import LLM
+from llama4rec_core.progress import Progress
+
+LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+@dataclass(frozen=True)
+class Question:
+    """Alternatives among a prompt's branches (or among one branch's choices) and the index of the right one.
+
+    prior: what is subtracted from each alternative's log-likelihood before they are compared, as it is in ranking.
+    """
+
+    branches: tuple[int, ...]
+    right: int
+    prior: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Example:
+    prompt: Prompt
+    questions: tuple[Question, ...]
+
+
+@dataclass(frozen=True)
+class TuningSettings:
+    """How an adapter is made."""
+
+    method: str = "lora"  # "lora" or "full" (all parameters, as the paper does)
+    rank: int = 16  # LoRA rank r; the update is scaled by 2
+    layers: float = 0.5  # the share of layers, counted from the top, that is tuned: below them nothing is back-propagated
+    learning_rate: float = 1e-3
+    warmup_steps: int = 5
+    epochs: int = 1
+    row_tokens: int = 512  # a row holds as many prompts as fit
+    rows_per_step: int = 4  # gradient accumulation
+    choice_weight: float = 1.0  # of the choice loss beside cross-entropy
+    save_steps: int = 25  # a kill loses at most this many steps
+
+
+# columns of the label table: where in the logits, which token, of which alternative to which question, is that the right one,
+# does the token count for cross-entropy, what is subtracted from the alternative's score
+PLACE, TOKEN, ALTERNATIVE, QUESTION, RIGHT, LEARN, PRIOR = range(7)
+
+
+def collate(batch: Sequence[Sequence[Example]]) -> dict[str, torch.Tensor]:
+    """One packed row of examples to the model's inputs and the label table [n, 7] (float64, which holds every id exactly)."""
+    (examples,) = batch
+    prompts = [example.prompt for example in examples]
+    row = Row.of(prompts)
+    labels: list[tuple[float, ...]] = []
+    alternative = question = 0
+    for p, example in enumerate(examples):
+        begin, _ = row.starts[p]
+        labels += [(begin + at - 1, example.prompt.prefix[at], -1, -1, 0, 1, 0.0) for at in example.prompt.learn]
+        for asked in example.questions:
+            for a, (places, tokens) in enumerate(_alternatives(row, prompts, p, asked)):
+                right, before = int(a == asked.right), asked.prior[a] if asked.prior else 0.0
+                for n, (place, token) in enumerate(zip(places, tokens, strict=True)):
+                    labels.append((place, token, alternative, question, right, right, 0.0 if n else before))
+                alternative += 1
+            question += 1
+    table = torch.tensor(labels, dtype=torch.float64)
+    places, inverse = torch.unique(table[:, PLACE].long(), return_inverse=True)
+    table[:, PLACE] = inverse.double()
+    return {
+        "input_ids": row.tokens[None],
+        "position_ids": row.positions[None],
+        "attention_mask": row.mask[None, None],
+        "logits_to_keep": places,
+        "labels": table,
+    }
+
+
+def _alternatives(row: Row, prompts: Sequence[Prompt], p: int, asked: Question) -> list[tuple[list[int], tuple[int, ...]]]:
+    """For each alternative of a question: the places that predict its tokens, and the tokens."""
+    branches = prompts[p].branches
+    first = branches[asked.branches[0]]
+    if first.choices:
+        last = row.starts[p][1][asked.branches[0]] + len(first.tokens) - 1
+        return [([last], (token,)) for token in first.choices]
+    out = []
+    for b in asked.branches:
+        skip = len(branches[b].tokens) - branches[b].answer
+        out.append((row.before_branch(prompts, p, b)[skip:], branches[b].tokens[skip:]))
+    return out
+
+
+def tree_loss(outputs, labels: torch.Tensor, num_items_in_batch=None, choice_weight: float = 1.0, rows_per_step: int = 1) -> torch.Tensor:
+    """Cross-entropy on the learnt tokens plus the choice loss; `outputs.logits` [1, places, V], `labels` [n, 7]."""
+    prior, labels = labels[:, PRIOR].float(), labels.long()
+    logits = outputs.logits[0].float()  # [places, V]
+    log_p = logits[labels[:, PLACE], labels[:, TOKEN]] - torch.logsumexp(logits, dim=-1)[labels[:, PLACE]]  # [n]
+    learnt = labels[:, LEARN].bool()
+    loss = -log_p[learnt].mean()
+    asked = labels[:, QUESTION] >= 0
+    if choice_weight and asked.any():
+        table, log_p = labels[asked], (log_p - prior)[asked]
+        n_alternatives, n_questions = int(table[:, ALTERNATIVE].max()) + 1, int(table[:, QUESTION].max()) + 1
+        score = log_p.new_zeros(n_alternatives).index_add(0, table[:, ALTERNATIVE], log_p)  # S(a)
+        question = score.new_zeros(n_alternatives, dtype=torch.long).scatter(0, table[:, ALTERNATIVE], table[:, QUESTION])
+        right = score.new_zeros(n_alternatives, dtype=torch.bool)
+        right[table[table[:, RIGHT] == 1, ALTERNATIVE]] = True
+        # log sum exp over each question's alternatives, with the largest taken out first
+        top = score.new_full((n_questions,), -torch.inf).scatter_reduce(0, question, score.detach(), "amax")
+        total = score.new_zeros(n_questions).index_add(0, question, (score - top[question]).exp()).log() + top
+        loss = loss + choice_weight * (total - score[right][question[right].argsort()]).mean()
+    return loss / rows_per_step
+
+
+class Report(TrainerCallback):
+    """Keeps the curve and prints how far it is, now and then."""
+
+    def __init__(self, name: str, tokens_per_step: float, folder: Path):
+        self.name, self.tokens_per_step, self.folder = name, tokens_per_step, folder
+        self.progress, self.started = None, time.time()
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.progress = Progress(f"tuning {self.name}", state.max_steps, done=state.global_step, unit="steps")
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if logs and "loss" in logs:
+            self.progress.to(state.global_step, f"loss {logs['loss']:.3f}")
+
+
+def tune(llm: LLM, examples: Sequence[Example], settings: TuningSettings, folder: Path, seed: int) -> Path:
+    """Tune `llm` on `examples` and leave the adapter (or the whole model) in `folder`.
+
+    Stopped and called again, it goes on from its last checkpoint and ends with the same weights. Writes `tuning.json`
+    (tokens, steps, seconds) and `curve.csv` beside the weights.
+    """
+    if (folder / "tuning.json").exists():
+        return folder
+    started = time.time()
+    checkpoints = folder.parent / f".{folder.name}-checkpoints"
+    data = pack(examples, settings.row_tokens, seed)
+    tokens = sum(len(example.prompt) for example in examples)
+    torch.manual_seed(seed)
+    model = llm.model
+    if settings.method == "lora":
+        n_layers = model.config.num_hidden_layers
+        tuned = list(range(n_layers - round(n_layers * settings.layers), n_layers))
+        model = get_peft_model(
+            model,
+            LoraConfig(r=settings.rank, lora_alpha=2 * settings.rank, lora_dropout=0.0, target_modules=LINEAR, layers_to_transform=tuned, task_type="CAUSAL_LM"),
+        )
+    elif settings.method != "full":
+        raise ValueError(f"tuning method {settings.method!r} is unknown: it is 'lora' or 'full'")
+    arguments = TrainingArguments(
+        output_dir=str(checkpoints),
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=settings.rows_per_step,
+        num_train_epochs=settings.epochs,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=settings.warmup_steps,
+        logging_steps=5,
+        save_steps=settings.save_steps,
+        save_total_limit=2,
+        seed=seed,
+        data_seed=seed,
+        report_to="none",
+        remove_unused_columns=False,
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+        label_names=["labels"],
+    )
+    report = Report(folder.name, tokens / max(1, len(data)), folder)
+    trainer = Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=data,
+        data_collator=collate,
+        compute_loss_func=partial(tree_loss, choice_weight=settings.choice_weight, rows_per_step=settings.rows_per_step),
+        callbacks=[report],
+    )
+    trainer.remove_callback(_printer())
+    with explained(checkpoints):
+        result = trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
+    curve = pd.DataFrame([entry for entry in trainer.state.log_history if "loss" in entry])
+    with whole_folder(folder) as aside:
+        model.save_pretrained(aside)
+        write_frame(aside / "curve.csv", curve[["step", "epoch", "loss", "learning_rate", "grad_norm"]])
+        write_json(
+            aside / "tuning.json",
+            {
+                "examples": len(examples),
+                "tokens": tokens * settings.epochs,
+                "rows": len(data),
+                "steps": trainer.state.global_step,
+                "final_loss": result.training_loss,
+                "seconds": round(time.time() - started, 1),
+            },
+        )
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    return folder
+
+
+def pack(examples: Sequence[Example], row_tokens: int, seed: int) -> list[list[Example]]:
+    """Rows of examples in a seeded random order, so that a row mixes tasks."""
+    order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(seed)).tolist()
+    packed: list[list[Example]] = []
+    length = row_tokens
+    for index in order:
+        size = len(examples[index].prompt)
+        if length + size > row_tokens:
+            packed.append([])
+            length = 0
+        packed[-1].append(examples[index])
+        length += size
+    return packed
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint that was written to its end (the trainer's state is the last file it writes)."""
+    whole = [path for path in folder.glob("checkpoint-*") if (path / "trainer_state.json").exists()]
+    return str(max(whole, key=lambda path: int(path.name.split("-")[1]))) if whole else None
+
+
+def _printer():
+    from transformers.trainer_callback import PrinterCallback
+
+    return PrinterCallback

@@ -1,0 +1,30 @@
+"""Where things lie, from the package's own place: no absolute path is written down anywhere.
+
+Two environment variables move the two folders that grow: `LLAMA4REC_CACHE` (downloads and converted weights, shared
+between clones) and `LLAMA4REC_RESULTS` (what runs write).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def cache() -> Path:
+    """Downloads and converted weights; safe to delete, fetched again when needed."""
+    return Path(os.environ.get("LLAMA4REC_CACHE") or Path.home() / ".cache" / "llama4rec")
+
+
+def results() -> Path:
+    return Path(os.environ.get("LLAMA4REC_RESULTS") or ROOT / "results")
+
+
+def runs() -> Path:
+    """One folder per preset, ignored by git."""
+    return results() / "runs"
+
+
+def presets() -> Path:
+    return ROOT / "presets"

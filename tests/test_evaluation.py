@@ -1,0 +1,299 @@
+"""Metrics by hand, parity with ranx, and what intervals and tests must obey."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from llama4rec_core import evaluation as ev
+
+shares = st.integers(0, 20).map(lambda n: n / 20)
+ranks = st.lists(st.integers(0, 15), min_size=1, max_size=40)
+
+
+# --- metrics ---------------------------------------------------------------------------------------
+
+
+def test_target_rank_by_hand():
+    items = np.array([[5, 6, 7], [5, 6, 7], [5, 6, 7], [-1, -1, -1]])
+    assert ev.target_rank(items, [5, 7, 8, 4]).tolist() == [1, 3, 0, 0]
+    assert ev.target_rank(np.empty((0, 3), int), []).tolist() == []
+    assert ev.target_rank(np.empty((2, 0), int), [1, 2]).tolist() == [0, 0]
+    with pytest.raises(ValueError, match=r"items must be \[N, C\]"):
+        ev.target_rank(items, [5])
+
+
+def test_hit_and_ndcg_by_hand():
+    rank = np.array([1, 2, 3, 4, 0])
+    assert ev.hit(rank, 3).tolist() == [1, 1, 1, 0, 0]
+    np.testing.assert_allclose(ev.ndcg(rank, 3), [1, 1 / np.log2(3), 0.5, 0, 0])
+    np.testing.assert_allclose(ev.ndcg(rank, 50), [1, 1 / np.log2(3), 0.5, 1 / np.log2(5), 0])  # K larger than a list
+    assert ev.hit([], 3).shape == ev.ndcg([], 3).shape == (0,)
+
+
+@pytest.mark.parametrize(("rank", "k", "message"), [([1], 0, "k must be 1"), ([-1], 3, "0 for a missing target")])
+def test_ranking_metrics_refuse(rank, k, message):
+    with pytest.raises(ValueError, match=message):
+        ev.hit(rank, k)
+    with pytest.raises(ValueError, match=message):
+        ev.ndcg(rank, k)
+
+
+@given(ranks, st.integers(1, 14))
+def test_ndcg_never_exceeds_hit_and_neither_falls_with_k(rank, k):
+    assert (ev.ndcg(rank, k) <= ev.hit(rank, k)).all()
+    assert (ev.ndcg(rank, k) >= ev.hit(rank, k) / np.log2(k + 1) - 1e-12).all()
+    assert (ev.hit(rank, k) <= ev.hit(rank, k + 1)).all() and (ev.ndcg(rank, k) <= ev.ndcg(rank, k + 1)).all()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_parity_with_ranx(monkeypatch):
+    numba = pytest.importorskip("numba")
+    monkeypatch.setattr(numba.config, "DISABLE_JIT", True)  # compiling ranx takes minutes, running it does not
+    ranx = pytest.importorskip("ranx")
+    rng = np.random.default_rng(0)
+    items = np.array([rng.choice(30, 10, replace=False) for _ in range(80)])
+    target = rng.integers(0, 30, 80)
+    qrels = ranx.Qrels({f"u{u}": {f"i{t}": 1} for u, t in enumerate(target)})
+    run = ranx.Run({f"u{u}": {f"i{i}": 10.0 - s for s, i in enumerate(row)} for u, row in enumerate(items)})
+    rank = ev.target_rank(items, target)
+    for k in (1, 3, 5, 10, 20):
+        theirs = ranx.evaluate(qrels, run, [f"hit_rate@{k}", f"ndcg@{k}"])
+        assert ev.hit(rank, k).mean() == pytest.approx(theirs[f"hit_rate@{k}"])
+        assert ev.ndcg(rank, k).mean() == pytest.approx(theirs[f"ndcg@{k}"])
+
+
+def test_errors_by_hand():
+    assert ev.squared_error([3, 5], [4, 2]).tolist() == [1, 9]
+    assert ev.absolute_error([3, 5], [4, 2]).tolist() == [1, 3]
+    with pytest.raises(ValueError, match="one shape"):
+        ev.squared_error([3, 5], [4])
+
+
+def test_within_list_counts_only_lists_with_the_target():
+    assert ev.within_list_ndcg([0, 1, 3, 7, 0], 5).tolist() == [1, 0.5, 0]
+    assert ev.within_list_ndcg([0, 0], 5).size == 0
+
+
+@pytest.mark.parametrize(("c", "k"), [(1, 5), (4, 2), (5, 9), (10, 5)])
+def test_random_order_is_the_mean_over_all_positions(c, k):
+    assert ev.random_order_ndcg(c, k) == pytest.approx(ev.ndcg(np.arange(1, c + 1), k).mean())
+    with pytest.raises(ValueError, match="1 or more"):
+        ev.random_order_ndcg(0, k)
+
+
+def test_random_order_of_ten_is_the_known_figure():
+    assert round(ev.random_order_ndcg(10, 5), 3) == 0.295
+
+
+# --- per user --------------------------------------------------------------------------------------
+
+
+def test_users_weigh_the_same_however_many_cases_they_have():
+    means = ev.per_user([1, 0, 0, 0, 1], [7, 7, 7, 7, 3])
+    assert means.index.tolist() == [3, 7] and means.tolist() == [1, 0.25] and means.index.name == "user"
+    assert ev.per_user([], []).empty
+    with pytest.raises(ValueError, match=r"both be \[N\]"):
+        ev.per_user([1, 2], [1])
+
+
+def test_metric_frames_by_hand():
+    frame = ev.ranking_metrics([1, 0, 4], [9, 9, 2])
+    assert list(frame.columns) == ["user", "HR@3", "NDCG@3", "HR@5", "NDCG@5"]
+    np.testing.assert_allclose(frame, [[2, 0, 0, 1, 1 / np.log2(5)], [9, 0.5, 0.5, 0.5, 0.5]])
+    frame = ev.rating_metrics([3, 5, 1], [4, 2, 1], [0, 0, 1])
+    assert frame.to_numpy().tolist() == [[0, 5, 2], [1, 0, 0]] and list(frame.columns) == ["user", "MSE", "MAE"]
+
+
+def test_rmse_is_the_usual_one_with_one_case_each():
+    predicted, actual = np.array([3.0, 5, 1, 2]), np.array([4.0, 2, 1, 4])
+    frame = ev.rating_metrics(predicted, actual, np.arange(4))
+    assert ev.estimate(frame["MSE"], root=True).value == pytest.approx(np.sqrt(np.mean((predicted - actual) ** 2)))
+
+
+def test_head_and_tail_by_hand():
+    assert ev.head_or_tail([1, 5, 2, 9]).tolist() == ["tail", "head", "tail", "head"]  # the median is 3.5
+    assert ev.head_or_tail([1, 5, 9]).tolist() == ["tail", "tail", "head"]  # the median user is tail
+    assert ev.head_or_tail([4, 4]).tolist() == ["tail", "tail"]
+    assert ev.head_or_tail([]).tolist() == []
+
+
+# --- intervals -------------------------------------------------------------------------------------
+
+
+def test_interval_agrees_with_the_normal_one_on_many_users():
+    values = np.random.default_rng(0).normal(2, 1, 2000)
+    found = ev.estimate(values)
+    half = 1.96 * values.std() / np.sqrt(2000)
+    assert found.value == pytest.approx(values.mean()) and found.users == 2000
+    assert found.ci_low == pytest.approx(found.value - half, abs=0.005)
+    assert found.ci_high == pytest.approx(found.value + half, abs=0.005)
+
+
+def test_users_are_resampled_not_cells():
+    """Seeds that repeat the same users add no certainty; that is what separates users from cases."""
+    values = np.random.default_rng(0).random(50)
+    once, fivefold = ev.estimate(values), ev.estimate(np.tile(values, (5, 1)))
+    assert (once.ci_low, once.ci_high) == pytest.approx((fivefold.ci_low, fivefold.ci_high))
+
+
+def test_seed_averaged_interval_is_that_of_the_averaged_users():
+    values = np.random.default_rng(0).random((3, 40))
+    assert ev.estimate(values).ci_low == pytest.approx(ev.estimate(values.mean(axis=0)).ci_low)
+    rooted = ev.estimate(values, root=True)
+    assert rooted.value == pytest.approx(np.sqrt(values.mean(axis=1)).mean())
+
+
+def test_the_root_of_an_interval_is_the_interval_of_the_root():
+    values = np.random.default_rng(0).random(60)
+    plain, rooted = ev.estimate(values), ev.estimate(values, root=True)
+    assert (rooted.ci_low, rooted.ci_high) == pytest.approx((plain.ci_low**0.5, plain.ci_high**0.5), rel=1e-3)
+
+
+@given(arrays(np.float64, st.tuples(st.integers(1, 3), st.integers(1, 25)), elements=shares))
+@settings(max_examples=60, deadline=None)
+def test_interval_holds_the_mean_and_stays_within_the_values(values):
+    found = ev.estimate(values, draws=400)
+    users = values.mean(axis=0)
+    assert users.min() - 1e-9 <= found.ci_low <= found.value + 1e-9
+    assert found.value - 1e-9 <= found.ci_high <= users.max() + 1e-9
+
+
+def test_one_user_or_equal_users_have_no_width():
+    for values in ([0.3], [0.3] * 12):
+        assert (ev.estimate(values).ci_low, ev.estimate(values).ci_high) == pytest.approx((0.3, 0.3))
+
+
+def test_the_same_seed_draws_the_same_users():
+    values = np.random.default_rng(0).random(30)
+    assert ev.estimate(values, seed=4) == ev.estimate(values, seed=4) != ev.estimate(values, seed=5)
+    shifted = ev.resampled_means(values + 1) - ev.resampled_means(values)  # paired: the shift has no spread
+    np.testing.assert_allclose(shifted, 1)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"), [([], "at least one user"), ([0.1, np.nan], "seed row 0, user column 1")]
+)
+def test_estimate_refuses(values, message):
+    with pytest.raises(ValueError, match=message):
+        ev.estimate(values)
+
+
+def test_by_group_is_the_estimate_of_each_group():
+    values, groups = np.array([0, 1, 1, 1.0]), np.array(["tail", "tail", "head", "head"])
+    frame = ev.by_group(values, groups).set_index("group")
+    assert frame["value"].to_dict() == {"head": 1.0, "tail": 0.5} and frame["users"].to_dict() == {"head": 2, "tail": 2}
+    assert frame.loc["tail", ["ci_low", "ci_high"]].tolist() == [0, 1]
+    with pytest.raises(ValueError, match="one group per user"):
+        ev.by_group(values, groups[:2])
+
+
+# --- tests -----------------------------------------------------------------------------------------
+
+
+def test_sign_flips_by_hand():
+    # 3 equal differences: of 8 sign patterns, only +++ and --- are as extreme
+    assert ev.sign_flip_test([1, 1, 1]) == 0.25
+    # sums of +-3 +-1: 4, 2, -2, -4; all four are at least as extreme as 2
+    assert ev.sign_flip_test([3, -1]) == 1.0
+    assert ev.sign_flip_test([3, 1]) == 0.5
+    assert ev.sign_flip_test([3, 1, 0, 0, 0]) == 0.5  # users without a difference have no say
+    assert ev.sign_flip_test([-0.4, -0.4, -0.4, -0.3]) == 0.125  # the sum and the flipped sum round differently
+
+
+def test_hits_gained_and_lost_give_the_exact_binomial():
+    """For differences of -1, 0, 1 the sign-flip test is McNemar's exact test: 9 gained, 2 lost of 11."""
+    from scipy.stats import binomtest
+
+    p = ev.sign_flip_test([1] * 9 + [-1] * 2 + [0] * 50)
+    assert p == pytest.approx(binomtest(9, 11).pvalue)
+
+
+def test_drawn_patterns_come_near_the_exact_binomial():
+    from scipy.stats import binomtest
+
+    p = ev.sign_flip_test([1] * 40 + [-1] * 24)
+    assert p == pytest.approx(binomtest(40, 64).pvalue, abs=0.01)
+    assert ev.sign_flip_test([1] * 5000) == pytest.approx(1 / 10_001)  # never 0
+
+
+def test_all_zero_differences_give_one_without_a_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert ev.sign_flip_test(np.zeros(9)) == 1.0
+        assert ev.sign_flip_test([]) == 1.0
+        found = ev.compare(np.full(9, 0.2), np.full(9, 0.2))
+    assert (found.diff, found.ci_low, found.ci_high, found.p_users) == (0, 0, 0, 1)
+    with pytest.raises(ValueError, match="finite"):
+        ev.sign_flip_test([np.nan])
+
+
+@given(st.lists(st.integers(-20, 20), min_size=1, max_size=30))
+@settings(max_examples=60, deadline=None)
+def test_p_is_a_probability_and_knows_no_direction(d):
+    p = ev.sign_flip_test(d, flips=500)
+    assert 0 < p <= 1 and p == ev.sign_flip_test([-x for x in d], flips=500)
+
+
+def test_false_alarms_stay_at_their_level():
+    rng = np.random.default_rng(0)
+    alarms = np.mean([ev.sign_flip_test(rng.normal(size=30), flips=300) <= 0.05 for _ in range(400)])
+    assert 0.02 <= alarms <= 0.085
+
+
+def test_paired_t_over_seeds():
+    from scipy.stats import ttest_rel
+
+    ours, theirs = [0.31, 0.35, 0.33, 0.30, 0.36], [0.30, 0.31, 0.32, 0.31, 0.33]
+    assert ev.paired_t(ours, theirs) == pytest.approx(ttest_rel(ours, theirs).pvalue)
+    assert np.isnan(ev.paired_t([0.3], [0.2]))
+    assert ev.paired_t([0.3, 0.3], [0.3, 0.3]) == 1.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.isnan(ev.paired_t([0.3, 0.4, 0.5], [0.2, 0.3, 0.4]))  # nothing was redrawn
+
+
+def test_compare_by_hand():
+    ours, theirs = np.array([[1, 1, 0, 1.0], [1, 1, 1, 1]]), np.array([[1, 0, 0, 0.0], [1, 0, 0, 0]])
+    found = ev.compare(ours, theirs)
+    assert found.diff == pytest.approx(0.875 - 0.25)
+    assert found.p_users == 0.25  # differences 0, 1, 0.5, 1: the two extreme patterns of eight
+    assert found.p_seeds == pytest.approx(ev.paired_t([0.75, 1], [0.25, 0.25]))
+    assert np.isnan(ev.compare(ours[0], theirs[0]).p_seeds)
+    assert np.isnan(ev.compare(ours, theirs[0]).p_seeds)
+    with pytest.raises(ValueError, match="same users, got 4 and 3"):
+        ev.compare(ours, theirs[:, :3])
+
+
+def test_a_paired_interval_is_narrower_than_two_separate_ones():
+    rng = np.random.default_rng(0)
+    users = rng.normal(0, 1, 300)
+    found = ev.compare(users + rng.normal(0.1, 0.1, 300), users)
+    assert found.ci_low > 0 and found.ci_high - found.ci_low < 0.05
+
+
+def test_holm_by_hand():
+    # sorted .01 .02 .03 .04 times 4 3 2 1 = .04 .06 .06 .04, made monotone: .04 .06 .06 .06
+    np.testing.assert_allclose(ev.holm([0.03, 0.01, 0.04, 0.02]), [0.06, 0.04, 0.06, 0.06])
+    np.testing.assert_allclose(ev.holm([0.5, 0.9]), [1, 1])
+    np.testing.assert_allclose(ev.holm([0.01, np.nan, 0.04]), [0.02, np.nan, 0.04])
+    assert ev.holm([]).size == 0 and np.isnan(ev.holm([np.nan])).all()
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        ev.holm([1.2])
+
+
+@given(st.lists(shares, min_size=1, max_size=12))
+def test_holm_lies_between_raw_and_bonferroni_and_keeps_the_order(p):
+    p = np.array(p)
+    adjusted = ev.holm(p)
+    assert (adjusted >= p).all() and (adjusted <= np.minimum(1, p * len(p)) + 1e-12).all()
+    assert (np.diff(adjusted[np.argsort(p)]) >= 0).all()
+
+
+def test_a_frame_of_groups_has_the_columns_that_figures_read():
+    frame = ev.by_group([0.0, 1.0], ["head", "tail"])
+    assert isinstance(frame, pd.DataFrame) and list(frame.columns) == ["group", "value", "ci_low", "ci_high", "users"]

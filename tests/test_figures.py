@@ -1,0 +1,154 @@
+"""Each figure shows the numbers it was given, has titles and labels, and is saved small and whole."""
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from llama4rec_core import figures
+
+METHODS = ("Base", "IFT", "Llama4Rec")
+
+
+def bars(metric="HR@5", backbones=("MF", "LightGCN")):
+    rows = [
+        (b, m, metric, 0.1 * i, 0.1 * i - 0.02, 0.1 * i + 0.02, 0.05 * i)
+        for b in backbones
+        for i, m in enumerate(METHODS, 1)
+    ]
+    return pd.DataFrame(rows, columns=["backbone", "method", "metric", "value", "ci_low", "ci_high", "paper_value"])
+
+
+INTERACTIONS = pd.DataFrame({"user": np.repeat(np.arange(9), np.arange(9, 0, -1)), "item": np.arange(45) % 7})
+GRID = pd.DataFrame(
+    [(a, b, a * (1 - a) + b / 10) for a in (0, 0.5, 0.9) for b in (0.1, 0.9)], columns=["alpha_1", "alpha_2", "value"]
+)
+USERS = pd.DataFrame({"n_interactions": [1, 3, 700], "alpha": [0.5, 0.4, 0.1]})
+LOG = pd.DataFrame({"epoch": [1, 2, 3], "loss": [0.7, 0.5, 0.4], "ndcg@10": [0.01, 0.03, 0.02], "seconds": [2, 3, 4.4]})
+LISTS = pd.DataFrame(
+    [("random", 0.295, np.nan, np.nan, 112), ("untuned", 0.3, 0.27, 0.33, 112), ("tuned", 0.34, 0.31, 0.37, 112)],
+    columns=["name", "value", "ci_low", "ci_high", "lists"],
+)
+GROUPS = pd.concat([bars(backbones=["MF"]).assign(group=group, users=n) for group, n in (("head", 40), ("tail", 50))])
+
+FIGURES = {
+    "long_tail": lambda: figures.long_tail(INTERACTIONS),
+    "method_bars": lambda: figures.method_bars(bars(), "HR@5"),
+    "method_bars_errors": lambda: figures.method_bars(bars("RMSE", ["DeepFM"]), "RMSE"),
+    "method_bars_four": lambda: figures.method_bars(bars(backbones="abcd"), "HR@5"),
+    "alpha_heatmap": lambda: figures.alpha_heatmap(GRID, "NDCG@5"),
+    "weight_curve": lambda: figures.weight_curve(USERS),
+    "training_curve": lambda: figures.training_curve(LOG),
+    "within_list": lambda: figures.within_list(LISTS),
+    "head_tail": lambda: figures.head_tail(GROUPS, "HR@5"),
+}
+
+
+def texts(fig):
+    fig.canvas.draw()
+    return [text.get_text() for text in fig.findobj(matplotlib.text.Text) if text.get_text()]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_is_titled_labelled_small_and_closed(name, tmp_path):
+    fig = FIGURES[name]()
+    assert isinstance(fig, Figure) and fig.get_suptitle() and plt.get_fignums() == []
+    assert any(ax.get_ylabel() for ax in fig.axes)
+    figures.save(fig, tmp_path / "figures" / f"{name}.png")
+    (written,) = (tmp_path / "figures").iterdir()
+    content = written.read_bytes()
+    assert content.startswith(b"\x89PNG") and 5_000 < len(content) < 200_000
+    width, height = plt.imread(written).shape[1::-1]
+    assert 800 <= width <= 1000 and 400 <= height <= 1000
+    figures.save(FIGURES[name](), written)
+    assert written.read_bytes() == content
+
+
+def test_method_bars_show_values_intervals_and_the_paper():
+    fig = figures.method_bars(bars(), "HR@5")
+    first = fig.axes[0]
+    assert [ax.get_title() for ax in fig.axes] == ["MF", "LightGCN"]
+    assert [patch.get_height() for patch in first.patches] == pytest.approx([0.1, 0.2, 0.3])
+    (whiskers,) = [c for c in first.collections if isinstance(c, matplotlib.collections.LineCollection)]
+    ends = [segment[:, 1].tolist() for segment in whiskers.get_segments()]
+    np.testing.assert_allclose(ends, [[0.08, 0.12], [0.18, 0.22], [0.28, 0.32]])
+    paper = first.collections[-1].get_offsets()[:, 1]
+    np.testing.assert_allclose(paper, [0.05, 0.1, 0.15])
+    assert first.get_ylim()[0] == 0
+
+
+def test_errors_are_points_because_their_axis_is_cut():
+    fig = figures.method_bars(bars("RMSE"), "RMSE")
+    assert not fig.axes[0].patches and any("lower is better" in text for text in texts(fig))
+
+
+def test_methods_keep_the_papers_order_and_their_colours():
+    fig = figures.method_bars(bars().iloc[::-1], "HR@5")
+    assert [label.get_text() for label in fig.axes[0].get_xticklabels()] == list(METHODS)
+    assert fig.axes[0].patches[2].get_facecolor()[:3] == figures.COLOURS["Llama4Rec"]
+
+
+def test_the_heatmap_frames_the_best_pair_with_less_llm():
+    fig = figures.alpha_heatmap(GRID, "NDCG@5")
+    assert any("alpha_1 = 0.5, alpha_2 = 0.9" in text for text in texts(fig))
+    (frame,) = [patch for patch in fig.axes[0].patches if not patch.get_fill()]
+    assert frame.get_xy() == (1, 0)  # second column; the largest alpha_2 stands on top
+    worst = figures.alpha_heatmap(GRID, "RMSE", larger_is_better=False)
+    assert any("alpha_1 = 0, alpha_2 = 0.1" in text for text in texts(worst))
+    tied = figures.alpha_heatmap(GRID.assign(value=0.1), "NDCG@5")
+    assert any("alpha_1 = 0, alpha_2 = 0.1" in text for text in texts(tied))
+
+
+def test_the_training_curve_names_the_kept_epoch():
+    assert "kept: epoch 2, ndcg@10 0.0300;  4 s in all" in texts(figures.training_curve(LOG))
+    lowest = figures.training_curve(LOG.rename(columns={"ndcg@10": "rmse"}))
+    assert any("kept: epoch 1" in text for text in texts(lowest))
+    assert any(
+        "nothing was validated" in text for text in texts(figures.training_curve(LOG.assign(**{"ndcg@10": np.nan})))
+    )
+
+
+def test_the_long_tail_counts_what_it_is_given():
+    fig = figures.long_tail(INTERACTIONS)
+    np.testing.assert_array_equal(fig.axes[0].lines[0].get_ydata(), np.arange(9, 0, -1))
+    assert "9 users, median 5 interactions" in texts(fig)
+    assert any("hold 38%" in text for text in texts(fig))  # the busiest 2 of 9 users: 17 of 45
+
+
+def test_tail_stands_before_head_with_its_users():
+    titles = [ax.get_title() for ax in figures.head_tail(GROUPS, "HR@5").axes]
+    assert titles == ["tail: 50 users at or below the median N(u)", "head: 40 users above the median N(u)"]
+
+
+def test_a_value_outside_its_interval_by_rounding_is_drawn():
+    rows = bars(backbones=["MF"]).assign(ci_high=lambda table: table["value"] - 1e-9)
+    assert figures.method_bars(rows, "HR@5").axes[0].patches
+
+
+@pytest.mark.parametrize(
+    ("draw", "message"),
+    [
+        (lambda: figures.long_tail(INTERACTIONS[["user"]]), "lacks the column 'item'"),
+        (lambda: figures.long_tail(INTERACTIONS.iloc[:0]), "nothing to draw"),
+        (lambda: figures.method_bars(bars(), "HR@3"), "no metric 'HR@3'; it has HR@5"),
+        (lambda: figures.method_bars(pd.concat([bars(), bars()]), "HR@5"), "one preset, LLM, data set"),
+        (lambda: figures.training_curve(LOG.assign(extra=1)), "needs one validation metric"),
+        (lambda: figures.save(FIGURES["head_tail"](), "never.png", dpi=50), "larger than"),
+    ],
+)
+def test_figures_refuse(draw, message):
+    with pytest.raises(ValueError, match=message):
+        draw()
+
+
+def test_a_large_picture_gets_fewer_dots(tmp_path):
+    fig = Figure(figsize=(8, 5))
+    fig.add_subplot().imshow(np.random.default_rng(0).random((220, 220, 3)))
+    figures.save(fig, tmp_path / "noise.png", dpi=240)
+    assert (tmp_path / "noise.png").stat().st_size <= figures.MAX_BYTES
