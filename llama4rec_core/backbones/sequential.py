@@ -20,7 +20,7 @@ class SASRecSettings:
     negatives: int = 0  # sampled per sequence; 0: softmax over all items, best where the catalogue allows it
     lr: float = 0.002  # of Adam
     batch_size: int = 64  # windows
-    epochs: int = 16  # at most
+    epochs: int = 10  # at most
     patience: int = 4  # epochs without a better validation NDCG@10
 
 

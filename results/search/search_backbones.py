@@ -39,6 +39,7 @@ GRID = {
     "SASRec": [
         {"batch_size": 64, "lr": 0.002, "epochs": 16, "patience": 4, "dropout": 0.3},
         {"batch_size": 64, "lr": 0.002, "epochs": 16, "patience": 4, "dropout": 0.5},
+        {"batch_size": 64, "lr": 0.002, "epochs": 10, "patience": 4, "dropout": 0.3},
     ],
     "DeepFM": [{"lr": 0.002, "epochs": 20, "l2_embedding": l2} for l2 in (1e-4, 3e-5)],
 }

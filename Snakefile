@@ -1,0 +1,141 @@
+# The run matrix: one rule per notebook, each notebook run by papermill.
+#
+#   snakemake                            preset quick: the first rows of Tables 2-4, under an hour on two cores
+#   snakemake --config preset=smoke      a look at every step in minutes
+#   snakemake base                       Base rows of every backbone, three seeds, no LLM
+#   snakemake publish                    merge the run's tables and figures into results/tables and results/figures
+#
+# A stage leaves whole files, so stopping and starting again continues. Settings: presets/<preset>.yaml.
+
+import os
+from pathlib import Path
+
+from llama4rec_core import paths, presets, stages
+
+PRESET = presets.load(config.get("preset", "quick"))
+RUN = str(paths.runs() / PRESET.name)
+BASE_SEEDS = [0, 1, 2]
+ALL_BACKBONES = [name for name in stages.BACKBONES if name not in ("Popularity", "Bias")]
+HINTS = list(PRESET.hint_backbones.values())
+
+# notebooks run headless: no bars, one process at a time (the LLM uses every core), progress lines on the terminal
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def papermill(notebook):
+    """The command of a rule: {params} are what papermill injects, progress goes to the terminal."""
+    return (
+        "PYDEVD_DISABLE_FILE_VALIDATION=1 papermill --cwd notebooks --no-progress-bar --log-output --log-level WARNING --stdout-file /dev/stderr "
+        f"--execution-timeout -1 notebooks/{notebook}.ipynb {{output.notebook}} {{params}}"
+    )
+
+
+def fitted(name, seed):
+    return f"{RUN}/notebooks/02_{name}_s{seed}.ipynb"
+
+
+wildcard_constraints:
+    seed=r"\d+",
+
+
+rule all:
+    default_target: True
+    input:
+        f"{RUN}/notebooks/09_tables_and_figures.ipynb",
+
+
+rule data:
+    output:
+        notebook=f"{RUN}/notebooks/01_data_preparation.ipynb",
+    params:
+        f"-p preset {PRESET.name}",
+    threads: workflow.cores
+    shell:
+        papermill("01_data_preparation")
+
+
+rule backbone:
+    input:
+        rules.data.output,
+    output:
+        notebook=f"{RUN}/notebooks/02_{{name}}_s{{seed}}.ipynb",
+    params:
+        lambda w: f"-p preset {PRESET.name} -p backbone {w.name} -p seed {w.seed}",
+    threads: workflow.cores
+    shell:
+        papermill("02_conventional_models")
+
+
+rule tuning:
+    input:
+        lambda w: [fitted(name, w.seed) for name in HINTS],
+    output:
+        notebook=f"{RUN}/notebooks/03_instruction_tuning_s{{seed}}.ipynb",
+    params:
+        lambda w: f"-p preset {PRESET.name} -p seed {w.seed}",
+    threads: workflow.cores
+    shell:
+        papermill("03_instruction_tuning")
+
+
+rule data_augmentation:
+    input:
+        rules.tuning.output,
+        lambda w: [fitted(name, w.seed) for name in PRESET.backbones],
+    output:
+        notebook=f"{RUN}/notebooks/04_data_augmentation_s{{seed}}.ipynb",
+    params:
+        lambda w: f"-p preset {PRESET.name} -p seed {w.seed}",
+    threads: workflow.cores
+    shell:
+        papermill("04_data_augmentation")
+
+
+rule prompt_augmentation:
+    input:
+        rules.data_augmentation.output,
+    output:
+        notebook=f"{RUN}/notebooks/05_prompt_augmentation_s{{seed}}.ipynb",
+    params:
+        lambda w: f"-p preset {PRESET.name} -p seed {w.seed}",
+    threads: workflow.cores
+    shell:
+        papermill("05_prompt_augmentation")
+
+
+rule aggregation:
+    input:
+        rules.prompt_augmentation.output,
+    output:
+        notebook=f"{RUN}/notebooks/06_{{name}}_s{{seed}}.ipynb",
+    params:
+        lambda w: f"-p preset {PRESET.name} -p backbone {w.name} -p seed {w.seed}",
+    threads: workflow.cores
+    shell:
+        papermill("06_adaptive_aggregation")
+
+
+rule tables:
+    input:
+        [f"{RUN}/notebooks/06_{name}_s{seed}.ipynb" for name in PRESET.backbones for seed in PRESET.seeds],
+    output:
+        notebook=f"{RUN}/notebooks/09_tables_and_figures.ipynb",
+    params:
+        f"-p preset {PRESET.name}",
+    threads: workflow.cores
+    shell:
+        papermill("09_tables_and_figures") + f" && python -m llama4rec_core.report show {PRESET.name}"
+
+
+rule base:
+    input:
+        [fitted(name, seed) for name in ALL_BACKBONES for seed in BASE_SEEDS],
+    shell:
+        f"python -m llama4rec_core.report base {PRESET.name}"
+
+
+rule publish:
+    input:
+        rules.all.input,
+    shell:
+        f"python -m llama4rec_core.report publish {PRESET.name}"

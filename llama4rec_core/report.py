@@ -1,0 +1,119 @@
+"""What a run has to show: the tables on the terminal, the record of what made them, and their publication.
+
+    python -m llama4rec_core.report show quick       print the run's tables
+    python -m llama4rec_core.report base quick       Base rows of all backbones fitted so far, table and Markdown
+    python -m llama4rec_core.report publish quick    merge tables, figures and record into results/
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import resource
+import shutil
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+import pandas as pd
+
+from llama4rec_core import paths, tables
+from llama4rec_core.files import read_json, write_json
+from llama4rec_core.rows import TABLES, base, build_tables
+from llama4rec_core.stages import BACKBONES, Run, prepare, task_of
+
+PACKAGES = ("torch", "transformers", "peft", "accelerate", "deepctr-torch", "numpy", "pandas", "scipy", "papermill", "snakemake")
+
+
+def record(run: Run) -> dict:
+    """`run.json`: what made these results, and what they cost."""
+    costs = {path.stem.removesuffix("-raw"): read_json(path) for path in sorted((run.folder / "scores").glob("*-raw.json"))}
+    costs |= {path.stem: read_json(path) for path in sorted((run.folder / "augmentation").glob("*.json"))}
+    tuned = {path.parent.name: read_json(path) for path in sorted((run.folder / "llm").glob("*/tuning.json"))}
+    unparsed = {path.stem: int((pd.read_csv(path)["defects"].fillna("") != "").sum()) for path in sorted((run.folder / "augmentation").glob("attributes-*.csv"))}
+    weights = run.folder / "llm" / "weights.json"
+    content = {
+        "preset": read_json(run.folder / "preset.json"),
+        "seeds": list(run.preset.seeds),
+        "backbones": list(run.preset.backbones),
+        "git_commit": _commit(),
+        "packages": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
+        "data": read_json(run.folder / "data" / "split.json"),
+        "llm": read_json(weights) if weights.exists() else {},
+        "cores": os.cpu_count(),
+        "tuning": tuned,
+        "scoring": costs,
+        "tokens_read": sum(cost["tokens_read"] for cost in costs.values()),
+        "prompts_sent": sum(cost["prompts_sent"] for cost in costs.values()),
+        "answers_that_did_not_parse": unparsed,
+    }
+    write_json(run.folder / "run.json", content)
+    return content
+
+
+def memory_gb() -> float:
+    """The most memory this process has held, in GB (Linux and macOS count differently)."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1e9 if platform.system() == "Darwin" else 1e6)
+
+
+def _commit() -> str:
+    try:
+        said = subprocess.run(["git", "-C", str(paths.ROOT), "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return said.stdout.strip()
+
+
+def show(run: Run) -> None:
+    for name in TABLES.values():
+        path = run.folder / "tables" / f"{name}.md"
+        if path.exists():
+            print(path.read_text(encoding="utf-8"), flush=True)
+    print(f"Tables, figures and every file behind them: results/runs/{run.preset.name}/", flush=True)
+
+
+def base_rows(run: Run) -> pd.DataFrame:
+    """Base rows of every backbone and seed that has been fitted, one table, `tables/base.csv` with its Markdown twin."""
+    ready, built = prepare(run), []
+    folders = sorted(path.parent.parent.name for path in (run.folder / "backbones").glob("*/base/predictions.parquet"))
+    known = [(name, int(seed)) for name, seed in (folder.rsplit("-s", 1) for folder in folders)]
+    for task in TABLES:
+        frames = [base(run, name, seed) for name, seed in known if name in BACKBONES and task_of(name) == task]
+        if frames:
+            built.append(tables.build(pd.concat(frames, ignore_index=True), preset=run.preset.name, llm="", draws=run.preset.evaluation.draws))
+    table = pd.concat(built, ignore_index=True)
+    caption = f"Base rows: conventional models alone on {ready.dataset.name} ({ready.split.protocol}), all {ready.dataset.n_users} users, beside the paper's Base."
+    tables.write(table, run.folder / "tables" / "base.csv", caption)
+    return table
+
+
+def publish(run: Run) -> pd.DataFrame:
+    """Merge the run's tables by key into `results/tables/`; copy its figures and record beside them."""
+    done = tables.publish(run.folder / "tables", paths.results() / "tables")
+    figures = paths.results() / "figures" / run.preset.name
+    figures.mkdir(parents=True, exist_ok=True)
+    for path in sorted((run.folder / "figures").glob("*.png")):
+        shutil.copy(path, figures / path.name)
+    write_json(paths.results() / "recorded" / f"run-{run.preset.name}.json", record(run))
+    return done
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m llama4rec_core.report", description=__doc__.splitlines()[0])
+    parser.add_argument("verb", choices=["show", "base", "publish"])
+    parser.add_argument("preset")
+    asked = parser.parse_args(arguments)
+    run = Run.open(asked.preset)
+    if asked.verb == "show":
+        show(run)
+    elif asked.verb == "base":
+        base_rows(run)
+        print((run.folder / "tables" / "base.md").read_text(encoding="utf-8"))
+    else:
+        print(publish(run)[["table", "backbone", "method", "metric", "action"]].to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()
