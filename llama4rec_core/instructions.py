@@ -21,7 +21,7 @@ import pandas as pd
 from llama4rec_core.augmentation.prompt import HintSource, Sequences
 from llama4rec_core.llm import prompts
 from llama4rec_core.llm.engine import Prompt
-from llama4rec_core.llm.tuning import Example, Question
+from llama4rec_core.llm.lessons import Example, Question
 from llama4rec_core.llm.weights import LLM
 
 
@@ -94,35 +94,62 @@ def unseen(told: Sequences, user: int, n_items: int, count: int, rng: np.random.
 
 
 def next_examples(
-    llm: LLM, told: Sequences, cases: pd.DataFrame, length: int, sampled: int, prior: np.ndarray, rng: np.random.Generator
+    llm: LLM,
+    told: Sequences,
+    cases: pd.DataFrame,
+    length: int,
+    sampled: int,
+    prior: np.ndarray,
+    rng: np.random.Generator,
 ) -> list[Example]:
     """P2 as a lesson: the true next item among `sampled` - 1 random ones."""
     out = []
     for row in cases.itertuples(index=False):
         others = unseen(told, row.user, len(told.titles), sampled - 1, rng)
-        each = List(f"next-{row.user}-{row.prefix}", row.user, row.prefix, np.concatenate([[row.item], others]), (row.item,))
-        out.append(Example(ranking_prompt(llm, told, each, length, None), (Question(tuple(range(len(each.candidates))), 0, tuple(prior[each.candidates])),)))
+        each = List(
+            f"next-{row.user}-{row.prefix}", row.user, row.prefix, np.concatenate([[row.item], others]), (row.item,)
+        )
+        out.append(
+            Example(
+                ranking_prompt(llm, told, each, length, None),
+                (Question(tuple(range(len(each.candidates))), 0, tuple(prior[each.candidates])),),
+            )
+        )
     return out
 
 
-def pair_prompt(llm: LLM, told: Sequences, key: str, user: int, prefix: int, couples: np.ndarray, length: int) -> Prompt:
+def pair_prompt(
+    llm: LLM, told: Sequences, key: str, user: int, prefix: int, couples: np.ndarray, length: int
+) -> Prompt:
     """P1: couples [M, 2] of items, each asked in both orders (four branches a couple)."""
     titles = [(told.titles[a], told.titles[b]) for a, b in couples]
     return prompts.pairs(llm, key, told.watched(user, prefix, length), titles, told.words)
 
 
-def pair_examples(llm: LLM, told: Sequences, cases: pd.DataFrame, length: int, rng: np.random.Generator) -> list[Example]:
+def pair_examples(
+    llm: LLM, told: Sequences, cases: pd.DataFrame, length: int, rng: np.random.Generator
+) -> list[Example]:
     """P1 as a lesson: of a window item and a random one, the window item is the answer, whichever stands first."""
     out = []
     for row in cases.itertuples(index=False):
         (other,) = unseen(told, row.user, len(told.titles), 1, rng)
-        prompt = pair_prompt(llm, told, f"pair-{row.user}-{row.item}", row.user, row.prefix, np.array([[row.item, other]]), length)
+        prompt = pair_prompt(
+            llm, told, f"pair-{row.user}-{row.item}", row.user, row.prefix, np.array([[row.item, other]]), length
+        )
         out.append(Example(prompt, (Question((0, 1), 0), Question((2, 3), 0))))
     return out
 
 
 def rating_prompt(
-    llm: LLM, told: Sequences, key: str, user: int, prefix: int, items: np.ndarray, length: int, hints: HintSource | None, predicted: np.ndarray | None
+    llm: LLM,
+    told: Sequences,
+    key: str,
+    user: int,
+    prefix: int,
+    items: np.ndarray,
+    length: int,
+    hints: HintSource | None,
+    predicted: np.ndarray | None,
 ) -> Prompt:
     """Items [M] of one user whose ratings are asked for, each in a branch of its own; `predicted` [M] are the backbone's."""
     return prompts.rating(
@@ -139,10 +166,15 @@ def rating_prompt(
 
 def rating_groups(cases: pd.DataFrame) -> list[tuple[str, int, int, pd.DataFrame]]:
     """Cases that share user and history: (key, user, prefix, rows)."""
-    return [(f"rating-{user}-{prefix}", user, prefix, rows) for (user, prefix), rows in cases.groupby(["user", "prefix"], sort=True)]
+    return [
+        (f"rating-{user}-{prefix}", user, prefix, rows)
+        for (user, prefix), rows in cases.groupby(["user", "prefix"], sort=True)
+    ]
 
 
-def rating_examples(llm: LLM, told: Sequences, cases: pd.DataFrame, length: int, hints: HintSource | None) -> list[Example]:
+def rating_examples(
+    llm: LLM, told: Sequences, cases: pd.DataFrame, length: int, hints: HintSource | None
+) -> list[Example]:
     """`cases` carry the backbone's `predicted` rating beside the true one."""
     out = []
     for key, user, prefix, rows in rating_groups(cases):

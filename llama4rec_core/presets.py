@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 
 from llama4rec_core import paths
-from llama4rec_core.llm.tuning import TuningSettings
+from llama4rec_core.llm.lessons import TuningSettings
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,9 @@ class Preset:
     data: DataSettings = field(default_factory=DataSettings)
     llm: str = "smollm2-135m-instruct"  # or a folder, or a Hugging Face id
     backbones: tuple[str, ...] = ("LightGCN", "SASRec", "DeepFM")
-    hint_backbones: dict[str, str] = field(default_factory=lambda: {"direct": "LightGCN", "sequential": "SASRec", "rating": "DeepFM"})
+    hint_backbones: dict[str, str] = field(
+        default_factory=lambda: {"direct": "LightGCN", "sequential": "SASRec", "rating": "DeepFM"}
+    )
     backbone_settings: dict[str, dict] = field(default_factory=dict)  # per backbone, what differs from its defaults
     seeds: tuple[int, ...] = (0,)
     prompts: PromptSettings = field(default_factory=PromptSettings)
@@ -100,7 +102,9 @@ def load(name: str | Path) -> Preset:
     path = Path(name) if str(name).endswith((".yaml", ".yml")) else paths.presets() / f"{name}.yaml"
     if not path.exists():
         known = ", ".join(sorted(p.stem for p in paths.presets().glob("*.yaml")))
-        raise FileNotFoundError(f"there is no preset {str(name)!r}: the known ones are {known}, or give the path of a YAML file")
+        raise FileNotFoundError(
+            f"there is no preset {str(name)!r}: the known ones are {known}, or give the path of a YAML file"
+        )
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except yaml.YAMLError as error:
@@ -142,7 +146,10 @@ def _value(kind: typing.Any, value: object, where: str) -> object:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise ValueError(f"{where} must be {kind.__name__}, not {value!r}" + (" (YAML reads 1e-3 as text: write 0.001)" if kind is float else ""))
+        raise ValueError(
+            f"{where} must be {kind.__name__}, not {value!r}"
+            + (" (YAML reads 1e-3 as text: write 0.001)" if kind is float else "")
+        )
     return value
 
 

@@ -20,5 +20,10 @@ class Progress:
         self.printed = now
         rate = (done - self.begun_at) / max(now - self.started, 1e-9)
         left = (self.total - done) / rate if rate else float("inf")
-        parts = [f"{done}/{self.total} {self.unit}".strip(), f"{rate:.2g}/s", f"{left:.0f} s left" if done < self.total else "done", note]
+        parts = [
+            f"{done}/{self.total} {self.unit}".strip(),
+            f"{rate:.2g}/s",
+            f"{left:.0f} s left" if done < self.total else "done",
+            note,
+        ]
         print(f"{self.what}: " + ", ".join(part for part in parts if part), flush=True)

@@ -1,8 +1,8 @@
 """What a run has to show: the tables on the terminal, the record of what made them, and their publication.
 
-    python -m llama4rec_core.report show quick       print the run's tables
-    python -m llama4rec_core.report base quick       Base rows of all backbones fitted so far, table and Markdown
-    python -m llama4rec_core.report publish quick    merge tables, figures and record into results/
+python -m llama4rec_core.report show quick       print the run's tables
+python -m llama4rec_core.report base quick       Base rows of all backbones fitted so far, table and Markdown
+python -m llama4rec_core.report publish quick    merge tables, figures and record into results/
 """
 
 from __future__ import annotations
@@ -23,15 +23,31 @@ from llama4rec_core.files import read_json, write_json
 from llama4rec_core.rows import TABLES, base, build_tables
 from llama4rec_core.stages import BACKBONES, Run, prepare, task_of
 
-PACKAGES = ("torch", "transformers", "peft", "accelerate", "deepctr-torch", "numpy", "pandas", "scipy", "papermill", "snakemake")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "peft",
+    "accelerate",
+    "deepctr-torch",
+    "numpy",
+    "pandas",
+    "scipy",
+    "papermill",
+    "snakemake",
+)
 
 
 def record(run: Run) -> dict:
     """`run.json`: what made these results, and what they cost."""
-    costs = {path.stem.removesuffix("-raw"): read_json(path) for path in sorted((run.folder / "scores").glob("*-raw.json"))}
+    costs = {
+        path.stem.removesuffix("-raw"): read_json(path) for path in sorted((run.folder / "scores").glob("*-raw.json"))
+    }
     costs |= {path.stem: read_json(path) for path in sorted((run.folder / "augmentation").glob("*.json"))}
     tuned = {path.parent.name: read_json(path) for path in sorted((run.folder / "llm").glob("*/tuning.json"))}
-    unparsed = {path.stem: int((pd.read_csv(path)["defects"].fillna("") != "").sum()) for path in sorted((run.folder / "augmentation").glob("attributes-*.csv"))}
+    unparsed = {
+        path.stem: int((pd.read_csv(path)["defects"].fillna("") != "").sum())
+        for path in sorted((run.folder / "augmentation").glob("attributes-*.csv"))
+    }
     weights = run.folder / "llm" / "weights.json"
     content = {
         "preset": read_json(run.folder / "preset.json"),
@@ -60,7 +76,12 @@ def memory_gb() -> float:
 
 def _commit() -> str:
     try:
-        said = subprocess.run(["git", "-C", str(paths.ROOT), "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True, timeout=10)
+        said = subprocess.run(
+            ["git", "-C", str(paths.ROOT), "describe", "--always", "--dirty", "--abbrev=12"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return said.stdout.strip()
@@ -82,7 +103,14 @@ def base_rows(run: Run) -> pd.DataFrame:
     for task in TABLES:
         frames = [base(run, name, seed) for name, seed in known if name in BACKBONES and task_of(name) == task]
         if frames:
-            built.append(tables.build(pd.concat(frames, ignore_index=True), preset=run.preset.name, llm="", draws=run.preset.evaluation.draws))
+            built.append(
+                tables.build(
+                    pd.concat(frames, ignore_index=True),
+                    preset=run.preset.name,
+                    llm="",
+                    draws=run.preset.evaluation.draws,
+                )
+            )
     table = pd.concat(built, ignore_index=True)
     caption = f"Base rows: conventional models alone on {ready.dataset.name} ({ready.split.protocol}), all {ready.dataset.n_users} users, beside the paper's Base."
     tables.write(table, run.folder / "tables" / "base.csv", caption)

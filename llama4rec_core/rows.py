@@ -41,7 +41,12 @@ def outcome(run: Run, name: str, seed: int) -> Outcome:
         write_frame(folder / "grid.csv", made.grid)
         write_frame(folder / "within.csv", made.within)
         write_frame(folder / "per_user.parquet", made.per_user)
-    return Outcome(read_frame(folder / "per_user.parquet"), read_json(folder / "choice.json"), read_frame(folder / "grid.csv"), read_frame(folder / "within.csv"))
+    return Outcome(
+        read_frame(folder / "per_user.parquet"),
+        read_json(folder / "choice.json"),
+        read_frame(folder / "grid.csv"),
+        read_frame(folder / "within.csv"),
+    )
 
 
 def base(run: Run, name: str, seed: int) -> pd.DataFrame:
@@ -61,7 +66,13 @@ def base(run: Run, name: str, seed: int) -> pd.DataFrame:
 
 def _named(run: Run, name: str, method: str, seed: int, frame: pd.DataFrame, **settings: object) -> pd.DataFrame:
     ready = prepare(run)
-    columns = {"dataset": ready.dataset.name, "protocol": ready.split.protocol, "backbone": name, "method": method, "seed": seed}
+    columns = {
+        "dataset": ready.dataset.name,
+        "protocol": ready.split.protocol,
+        "backbone": name,
+        "method": method,
+        "seed": seed,
+    }
     empty = {"alpha_1": np.nan, "alpha_2": np.nan, "mode": None, "changed": np.nan}
     return frame.assign(**columns, **(empty | settings))
 
@@ -78,11 +89,15 @@ def _utilities(known: Predictions, scores: pd.DataFrame) -> tuple[np.ndarray, np
     by_key = {key: dict(zip(rows["item"], rows["utility"], strict=True)) for key, rows in scores.groupby("key")}
     keys = [f"{row.part}-{row.user}-{row.prefix}" for row in known.cases.itertuples(index=False)]
     asked = np.array([key in by_key for key in keys], dtype=bool)
-    found = [[by_key[key][item] for item in items] for key, items, ask in zip(keys, known.items, asked, strict=True) if ask]
+    found = [
+        [by_key[key][item] for item in items] for key, items, ask in zip(keys, known.items, asked, strict=True) if ask
+    ]
     return np.array(found, dtype=np.float64).reshape(-1, known.items.shape[1]), asked
 
 
-def _rank(known: Predictions, utility: np.ndarray, asked: np.ndarray, alpha: np.ndarray | float, mode: str) -> np.ndarray:
+def _rank(
+    known: Predictions, utility: np.ndarray, asked: np.ndarray, alpha: np.ndarray | float, mode: str
+) -> np.ndarray:
     """The target's final rank in every case [n]; `alpha` is each user's [U], or one number."""
     rank = np.zeros(len(known.cases), dtype=np.int64)  # not asked about: the target is not in the list
     if asked.any():
@@ -104,7 +119,9 @@ def _ranking(run: Run, name: str, seed: int) -> Outcome:
 
     def evaluate(alpha_1: float, alpha_2: float) -> np.ndarray:
         alpha = aggregation.user_weights(ready.n_train, alpha_1, alpha_2)
-        return evaluation.per_user(np.concatenate([evaluation.ndcg(_rank(*each, alpha, mode), 5) for each in choosing]), users).to_numpy()
+        return evaluation.per_user(
+            np.concatenate([evaluation.ndcg(_rank(*each, alpha, mode), 5) for each in choosing]), users
+        ).to_numpy()
 
     choice = aggregation.choose_alphas(evaluate)
     alpha = aggregation.user_weights(ready.n_train, choice.alpha_1, choice.alpha_2)
@@ -117,33 +134,81 @@ def _ranking(run: Run, name: str, seed: int) -> Outcome:
             "Llama4Rec": _rank(after, *_utilities(after, scores["Llama4Rec"]), alpha, mode),
         }
 
-    on_validation = {m: float(evaluation.per_user(evaluation.ndcg(rank, 5), plain.part("valid").cases["user"]).mean()) for m, rank in ranks("valid").items()}
+    on_validation = {
+        m: float(evaluation.per_user(evaluation.ndcg(rank, 5), plain.part("valid").cases["user"]).mean())
+        for m, rank in ranks("valid").items()
+    }
     before, after = plain.part("test"), full.part("test")
     utility, asked = _utilities(after, scores["Llama4Rec"])
-    top5 = aggregation.aggregate(after.items[asked], utility, after.scores[asked], alpha[after.cases["user"].to_numpy()[asked]], mode)[:, :5]
-    changed = pd.Series((top5 != before.items[asked][:, :5]).any(axis=1), index=after.cases["user"].to_numpy()[asked], dtype=float).groupby(level=0).max()
+    top5 = aggregation.aggregate(
+        after.items[asked], utility, after.scores[asked], alpha[after.cases["user"].to_numpy()[asked]], mode
+    )[:, :5]
+    changed = (
+        pd.Series(
+            (top5 != before.items[asked][:, :5]).any(axis=1), index=after.cases["user"].to_numpy()[asked], dtype=float
+        )
+        .groupby(level=0)
+        .max()
+    )
     frames = []
     for method, rank in ranks("test").items():
         frame = evaluation.ranking_metrics(rank, before.cases["user"])
-        more = {"alpha_1": choice.alpha_1, "alpha_2": choice.alpha_2, "mode": mode, "changed": frame["user"].map(changed)} if method == "Llama4Rec" else {}
+        more = (
+            {"alpha_1": choice.alpha_1, "alpha_2": choice.alpha_2, "mode": mode, "changed": frame["user"].map(changed)}
+            if method == "Llama4Rec"
+            else {}
+        )
         frames.append(_named(run, name, method, seed, frame, **more))
-    record = {"alpha_1": choice.alpha_1, "alpha_2": choice.alpha_2, "chosen_on": int(len(np.unique(users))), "metric": "NDCG@5", "validation": on_validation}
+    record = {
+        "alpha_1": choice.alpha_1,
+        "alpha_2": choice.alpha_2,
+        "chosen_on": int(len(np.unique(users))),
+        "metric": "NDCG@5",
+        "validation": on_validation,
+    }
     record["compared_with"] = max(("Base", "IFT"), key=on_validation.__getitem__)
-    return Outcome(pd.concat(frames, ignore_index=True), record, choice.grid, _within_lists(run, plain.part("valid"), augmented.part("valid"), scores))
+    return Outcome(
+        pd.concat(frames, ignore_index=True),
+        record,
+        choice.grid,
+        _within_lists(run, plain.part("valid"), augmented.part("valid"), scores),
+    )
 
 
-def _within_lists(run: Run, plain: Predictions, augmented: Predictions, scores: dict[str, pd.DataFrame]) -> pd.DataFrame:
+def _within_lists(
+    run: Run, plain: Predictions, augmented: Predictions, scores: dict[str, pd.DataFrame]
+) -> pd.DataFrame:
     """Has the LLM learnt to order candidates? NDCG@5 within validation lists that hold their target, by the LLM alone."""
-    rows = [{"name": "random", "value": evaluation.random_order_ndcg(plain.items.shape[1], 5), "ci_low": np.nan, "ci_high": np.nan, "lists": np.nan}]
+    rows = [
+        {
+            "name": "random",
+            "value": evaluation.random_order_ndcg(plain.items.shape[1], 5),
+            "ci_low": np.nan,
+            "ci_high": np.nan,
+            "lists": np.nan,
+        }
+    ]
 
     def add(label: str, known: Predictions, rank: np.ndarray) -> None:
         held = rank > 0
         if held.any():
             values = evaluation.per_user(evaluation.ndcg(rank[held], 5), known.cases["user"].to_numpy()[held])
             found = evaluation.estimate(values.to_numpy(), draws=run.preset.evaluation.draws)
-            rows.append({"name": label, "value": found.value, "ci_low": found.ci_low, "ci_high": found.ci_high, "lists": int(held.sum())})
+            rows.append(
+                {
+                    "name": label,
+                    "value": found.value,
+                    "ci_low": found.ci_low,
+                    "ci_high": found.ci_high,
+                    "lists": int(held.sum()),
+                }
+            )
 
-    for label, known, method in (("untuned", plain, "untuned"), ("LLM'", plain, "IFT"), ("LLM''", augmented, "Llama4Rec")):
+    for label, known, method in (
+        ("untuned", plain, "untuned"),
+        ("LLM'", plain, "IFT"),
+        ("LLM''", augmented, "Llama4Rec"),
+    ):
         add(label, known, _rank(known, *_utilities(known, scores[method]), 1.0, "score"))
     add("backbone", plain, _base_rank(plain))
     return pd.DataFrame(rows)
@@ -188,11 +253,24 @@ def _rating(run: Run, name: str, seed: int) -> Outcome:
         more = {"alpha_1": choice.alpha_1, "alpha_2": choice.alpha_2, "mode": "rating"} if method == "Llama4Rec" else {}
         frames.append(_named(run, name, method, seed, metrics, **more))
     within = []
-    for label, method, column in (("untuned", "untuned", "expected"), ("LLM'", "IFT", "expected"), ("LLM''", "Llama4Rec", "expected"), ("backbone", "IFT", "backbone")):
+    for label, method, column in (
+        ("untuned", "untuned", "expected"),
+        ("LLM'", "IFT", "expected"),
+        ("LLM''", "Llama4Rec", "expected"),
+        ("backbone", "IFT", "backbone"),
+    ):
         frame = scores[method][scores[method]["part"] == "valid"]
         found = rmse(frame, frame[column].to_numpy())
-        within.append({"name": label, "value": found.value, "ci_low": found.ci_low, "ci_high": found.ci_high, "lists": len(frame)})
-    record = {"alpha_1": choice.alpha_1, "alpha_2": choice.alpha_2, "chosen_on": int(choosing["user"].nunique()), "metric": "RMSE", "validation": on_validation}
+        within.append(
+            {"name": label, "value": found.value, "ci_low": found.ci_low, "ci_high": found.ci_high, "lists": len(frame)}
+        )
+    record = {
+        "alpha_1": choice.alpha_1,
+        "alpha_2": choice.alpha_2,
+        "chosen_on": int(choosing["user"].nunique()),
+        "metric": "RMSE",
+        "validation": on_validation,
+    }
     record["compared_with"] = min(("Base", "IFT"), key=on_validation.__getitem__)
     return Outcome(pd.concat(frames, ignore_index=True), record, choice.grid, pd.DataFrame(within))
 
@@ -212,12 +290,24 @@ def build_tables(run: Run) -> dict[str, pd.DataFrame]:
                 frames += [read_frame(folder / "per_user.parquet") for folder in done]
                 choices = [read_json(folder / "choice.json") for folder in done]
                 sign = -1 if task == "rating" else 1
-                mean = {method: np.mean([choice["validation"][method] for choice in choices]) for method in tables.BASELINES}
-                best[ready.dataset.name, ready.split.protocol, name] = max(mean, key=lambda method, mean=mean, sign=sign: sign * mean[method])
+                mean = {
+                    method: np.mean([choice["validation"][method] for choice in choices]) for method in tables.BASELINES
+                }
+                best[ready.dataset.name, ready.split.protocol, name] = max(
+                    mean, key=lambda method, mean=mean, sign=sign: sign * mean[method]
+                )
             else:
-                frames += [read_frame(folder / "base.parquet") for folder in folders if (folder / "base.parquet").exists()]
+                frames += [
+                    read_frame(folder / "base.parquet") for folder in folders if (folder / "base.parquet").exists()
+                ]
         if frames:
-            built = tables.build(pd.concat(frames, ignore_index=True), preset=run.preset.name, llm=run.preset.llm, compared_with=best, draws=run.preset.evaluation.draws)
+            built = tables.build(
+                pd.concat(frames, ignore_index=True),
+                preset=run.preset.name,
+                llm=run.preset.llm,
+                compared_with=best,
+                draws=run.preset.evaluation.draws,
+            )
             tables.write(built, run.folder / "tables" / f"{table}.csv", caption(run, task))
             out[table] = built
     return out
@@ -229,8 +319,15 @@ def caption(run: Run, task: str) -> str:
     number = {"direct": 2, "sequential": 3, "rating": 4}[task]
     said = f"Table {number} of the paper, {task} recommendation, on {ready.dataset.name} ({ready.split.protocol}), LLM {preset.llm}. "
     if task == "rating":
-        users = "all users" if preset.evaluation.rating_users is None else f"the same {min(preset.evaluation.rating_users, ready.dataset.n_users)} users, drawn at random, in every row that has an LLM beside it"
-        return said + f"Ratings of {users}; Base is the backbone, IFT the tuned LLM alone, Llama4Rec equation 6 of both after mutual augmentation."
+        users = (
+            "all users"
+            if preset.evaluation.rating_users is None
+            else f"the same {min(preset.evaluation.rating_users, ready.dataset.n_users)} users, drawn at random, in every row that has an LLM beside it"
+        )
+        return (
+            said
+            + f"Ratings of {users}; Base is the backbone, IFT the tuned LLM alone, Llama4Rec equation 6 of both after mutual augmentation."
+        )
     return said + (
         f"All {ready.dataset.n_users} users, ranked over all items not seen before; Base is the backbone, IFT its top {preset.prompts.candidates} in the tuned LLM's order, Llama4Rec "
         "equation 6 of the augmented backbone and the LLM tuned on augmented prompts. The LLM was asked only about lists that hold their target: for the others no order can change these metrics; "
@@ -245,6 +342,11 @@ def by_group(run: Run, name: str, metric: str) -> pd.DataFrame:
     out = []
     for method in METHODS:
         values = frames[frames["method"] == method].pivot(index="seed", columns="user", values=column)
-        rows = evaluation.by_group(values.to_numpy(), groups[values.columns.to_numpy()], root=metric == "RMSE", draws=run.preset.evaluation.draws)
+        rows = evaluation.by_group(
+            values.to_numpy(),
+            groups[values.columns.to_numpy()],
+            root=metric == "RMSE",
+            draws=run.preset.evaluation.draws,
+        )
         out.append(rows.assign(method=method, metric=metric))
     return pd.concat(out, ignore_index=True)

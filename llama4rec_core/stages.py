@@ -25,10 +25,15 @@ from llama4rec_core.backbones import BACKBONES, Fitted, TrainingData, fit, top_k
 from llama4rec_core.data import Dataset, Split, cases, cut_last, load, offsets, read_own, subset_users, table_1
 from llama4rec_core.data.split import split as split_of
 from llama4rec_core.files import once, read_frame, read_json, write_frame, write_json, write_tensors
-from llama4rec_core.llm import prompts, recording, tuning, weights
+from llama4rec_core.llm import prompts, recording, weights
+from llama4rec_core.llm.lessons import Example
 from llama4rec_core.presets import Preset
 
-PARTS = {"base": ("valid", "test"), "augmented": ("valid", "test"), "hint": ("window",)}  # what each fit of a backbone predicts
+PARTS = {
+    "base": ("valid", "test"),
+    "augmented": ("valid", "test"),
+    "hint": ("window",),
+}  # what each fit of a backbone predicts
 ADAPTERS = {"IFT": "plain", "Llama4Rec": "hints", "untuned": None}  # which LLM answers for which row
 CUTOFFS = (3, 5)
 
@@ -51,7 +56,9 @@ class Run:
             for key, value in _flat(asked).items():
                 before = _flat(read_json(record)).get(key)
                 if before != value:
-                    raise ValueError(f"results/runs/{preset.name} was made with {key} = {before!r}, the preset now says {value!r}: delete that folder or give the preset another name")
+                    raise ValueError(
+                        f"results/runs/{preset.name} was made with {key} = {before!r}, the preset now says {value!r}: delete that folder or give the preset another name"
+                    )
         else:
             write_json(record, asked)
         return cls(preset, folder)
@@ -67,7 +74,11 @@ def _flat(content: dict, before: str = "") -> dict:
     out = {}
     for key, value in content.items():
         name = f"{before}{key}"
-        out |= _flat(value, f"{name}.") if isinstance(value, dict) else {name: list(value) if isinstance(value, tuple) else value}
+        out |= (
+            _flat(value, f"{name}.")
+            if isinstance(value, dict)
+            else {name: list(value) if isinstance(value, tuple) else value}
+        )
     return out
 
 
@@ -104,9 +115,23 @@ def prepare(run: Run) -> Prepared:
     record = run.folder / "data" / "split.json"
     if not record.exists():
         sizes = {part: len(getattr(parts, part)) for part in ("train", "valid", "test")}
-        write_json(record, {"dataset": dataset.name, "source": dataset.source, "data_sha256": dataset.sha256, "protocol": parts.protocol, "split_sha256": parts.sha256, "users": dataset.n_users, "items": dataset.n_items} | sizes)
+        write_json(
+            record,
+            {
+                "dataset": dataset.name,
+                "source": dataset.source,
+                "data_sha256": dataset.sha256,
+                "protocol": parts.protocol,
+                "split_sha256": parts.sha256,
+                "users": dataset.n_users,
+                "items": dataset.n_items,
+            }
+            | sizes,
+        )
     held_out = np.zeros(dataset.n_users, dtype=bool)
-    chosen = np.random.default_rng([7, dataset.n_users]).permutation(dataset.n_users)[: round(run.preset.instructions.held_out * dataset.n_users)]
+    chosen = np.random.default_rng([7, dataset.n_users]).permutation(dataset.n_users)[
+        : round(run.preset.instructions.held_out * dataset.n_users)
+    ]
     held_out[chosen] = True
     return Prepared(dataset, parts, sequences(dataset, parts, run.preset.instructions.window), held_out)
 
@@ -132,7 +157,9 @@ class Predictions:
         def cut(array):
             return None if array is None else array[keep]
 
-        return Predictions(self.cases[keep].reset_index(drop=True), cut(self.items), cut(self.scores), cut(self.ratings), self.similar)
+        return Predictions(
+            self.cases[keep].reset_index(drop=True), cut(self.items), cut(self.scores), cut(self.ratings), self.similar
+        )
 
 
 def task_of(name: str) -> str:
@@ -146,7 +173,10 @@ def backbone(run: Run, name: str, variant: str, seed: int) -> Predictions:
     folder = run.folder / "backbones" / f"{name}-s{seed}" / variant
     if not (folder / "predictions.parquet").exists():
         _fit_backbone(run, name, variant, seed, folder)
-    frame, similar = read_frame(folder / "predictions.parquet"), read_frame(folder / "similar.parquet")["similar"].to_numpy()
+    frame, similar = (
+        read_frame(folder / "predictions.parquet"),
+        read_frame(folder / "similar.parquet")["similar"].to_numpy(),
+    )
     listed = "items" in frame
     return Predictions(
         frame.drop(columns=[column for column in ("items", "scores", "predicted") if column in frame]),
@@ -166,10 +196,17 @@ def _fit_backbone(run: Run, name: str, variant: str, seed: int, folder: Path) ->
     else:
         train, valid = ready.split.train, ready.split.valid
     data = TrainingData(
-        n_users, ready.dataset.n_items, train["user"].to_numpy(), train["item"].to_numpy(), train["rating"].to_numpy(), ready.dataset.scale
+        n_users,
+        ready.dataset.n_items,
+        train["user"].to_numpy(),
+        train["item"].to_numpy(),
+        train["rating"].to_numpy(),
+        ready.dataset.scale,
     )
     if task == "rating":
-        data = dataclasses.replace(data, user_features=_features(ready.dataset.users), item_features=_features(ready.dataset.items))
+        data = dataclasses.replace(
+            data, user_features=_features(ready.dataset.users), item_features=_features(ready.dataset.items)
+        )
     if variant == "augmented":
         data = _augmented(run, task, data, seed)
     fitted = fit(name, data, valid, seed, run.preset.backbone_settings.get(name))
@@ -179,11 +216,22 @@ def _fit_backbone(run: Run, name: str, variant: str, seed: int, folder: Path) ->
     write_tensors(folder / "model.safetensors", fitted.state())
     write_frame(folder / "log.csv", fitted.log)
     write_frame(folder / "similar.parquet", pd.DataFrame({"user": np.arange(n_users), "similar": similar}))
-    write_json(folder / "fit.json", {"backbone": name, "variant": variant, "seed": seed, "epochs": len(fitted.log), "seconds": round(time.time() - started, 1)})
+    write_json(
+        folder / "fit.json",
+        {
+            "backbone": name,
+            "variant": variant,
+            "seed": seed,
+            "epochs": len(fitted.log),
+            "seconds": round(time.time() - started, 1),
+        },
+    )
     write_frame(folder / "predictions.parquet", frame)  # last: with it the stage is done
 
 
-def predict(run: Run, ready: Prepared, fitted: Fitted, frame: pd.DataFrame, train: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
+def predict(
+    run: Run, ready: Prepared, fitted: Fitted, frame: pd.DataFrame, train: pd.DataFrame
+) -> tuple[pd.DataFrame, np.ndarray]:
     """Top k' or ratings for every case, and each user's most similar user."""
     told, users = ready.told, frame["user"].to_numpy()
     known = np.split(train["item"].to_numpy(dtype=np.int64), offsets(train, ready.dataset.n_users)[1:-1])
@@ -208,7 +256,9 @@ def _augmented(run: Run, task: str, data: TrainingData, seed: int) -> TrainingDa
     if task == "direct":
         return dataclasses.replace(data, triples=made.triples(pairs(run, seed)))
     if task == "sequential":
-        return dataclasses.replace(data, insertions=insertions(run, seed)[["user", "item", "position"]].to_numpy(dtype=np.int64))
+        return dataclasses.replace(
+            data, insertions=insertions(run, seed)[["user", "item", "position"]].to_numpy(dtype=np.int64)
+        )
     answers = attributes(run, seed).set_index("item").reindex(range(data.n_items))
     columns = {name: answers[name].fillna("").astype(str).to_numpy() for name, _ in prepare(run).told.words.attributes}
     return dataclasses.replace(data, item_features=data.item_features.assign(**columns))
@@ -227,40 +277,52 @@ def adapter(run: Run, kind: str, seed: int) -> Path:
     """Tune LLM' ("plain": prompts without hints) or LLM'' ("hints"): the same instructions in the same order, with hints added."""
     folder = run.folder / "llm" / f"{kind}-s{seed}"
     if not (folder / "tuning.json").exists():
+        from llama4rec_core.llm import tuning  # takes seconds to import, and most stages do not tune
+
         llm = weights.load(run.preset.llm)
         tuning.tune(llm, lessons(run, llm, kind, seed), run.preset.tuning, folder, seed)
     return folder
 
 
-def lessons(run: Run, llm: weights.LLM, kind: str, seed: int) -> list[tuning.Example]:
+def lessons(run: Run, llm: weights.LLM, kind: str, seed: int) -> list[Example]:
     """The instruction data of one adapter. Which targets are taught is drawn on prompts without hints, for both adapters."""
     plain = _lessons(run, llm, False, seed)
     rng = np.random.default_rng([seed, 31])
     chosen = instructions.mix(plain, run.preset.instructions.tokens, rng)
     if kind == "plain":
         return chosen
-    hinted = {example.prompt.key: example for examples in _lessons(run, llm, True, seed).values() for example in examples}
+    hinted = {
+        example.prompt.key: example for examples in _lessons(run, llm, True, seed).values() for example in examples
+    }
     return [hinted[example.prompt.key] for example in chosen]
 
 
-def _lessons(run: Run, llm: weights.LLM, with_hints: bool, seed: int) -> dict[str, list[tuning.Example]]:
+def _lessons(run: Run, llm: weights.LLM, with_hints: bool, seed: int) -> dict[str, list[Example]]:
     ready, asked, ask = prepare(run), run.preset.instructions, run.preset.prompts
     rng, before = np.random.default_rng([seed, 32]), title_prior(run)
-    out: dict[str, list[tuning.Example]] = {}
+    out: dict[str, list[Example]] = {}
     for task, name in run.preset.hint_backbones.items():
         known = backbone(run, name, "hint", seed)
         known = known.only(~ready.held_out[known.cases["user"].to_numpy()])
         hints = hint_source(run, known, "hint") if with_hints else None
         if task == "rating":
-            out["rating"] = instructions.rating_examples(llm, ready.told, known.cases.assign(predicted=known.ratings), ask.rated_history, hints)
+            out["rating"] = instructions.rating_examples(
+                llm, ready.told, known.cases.assign(predicted=known.ratings), ask.rated_history, hints
+            )
         else:
             out[task] = [
-                dataclasses.replace(example, prompt=dataclasses.replace(example.prompt, key=f"{task}-{example.prompt.key}"))
-                for example in instructions.ranking_examples(llm, ready.told, instructions.lists(known.cases, known.items), ask.history, hints, before)
+                dataclasses.replace(
+                    example, prompt=dataclasses.replace(example.prompt, key=f"{task}-{example.prompt.key}")
+                )
+                for example in instructions.ranking_examples(
+                    llm, ready.told, instructions.lists(known.cases, known.items), ask.history, hints, before
+                )
             ]
     order = cases(ready.split, "sequential", asked.window)
     order = order[(order["part"] == "window") & ~ready.held_out[order["user"].to_numpy()]]
-    out["next"] = instructions.next_examples(llm, ready.told, _some(order, asked.next, rng), ask.history, run.preset.augmentation.sampled, before, rng)
+    out["next"] = instructions.next_examples(
+        llm, ready.told, _some(order, asked.next, rng), ask.history, run.preset.augmentation.sampled, before, rng
+    )
     out["pair"] = instructions.pair_examples(llm, ready.told, _some(order, asked.pairs, rng), ask.history, rng)
     return out
 
@@ -287,8 +349,13 @@ def title_prior(run: Run) -> np.ndarray:
     def make() -> pd.DataFrame:
         llm = llm_of(run, None, 0)
         chunks = np.array_split(np.arange(len(told.titles)), max(1, len(told.titles) // 40))
-        asked = [prompts.ranking(llm, f"prior-{chunk[0]:06d}", [], [told.titles[i] for i in chunk], told.words) for chunk in chunks]
-        scores = recording.score(llm, asked, run.folder / "llm" / "prior-raw.parquet", "titles without a history", run.preset.row_tokens)
+        asked = [
+            prompts.ranking(llm, f"prior-{chunk[0]:06d}", [], [told.titles[i] for i in chunk], told.words)
+            for chunk in chunks
+        ]
+        scores = recording.score(
+            llm, asked, run.folder / "llm" / "prior-raw.parquet", "titles without a history", run.preset.row_tokens
+        )
         log_p = scores.sort_values(["key", "branch"])["log_p"].to_numpy()
         return pd.DataFrame({"item": np.arange(len(told.titles)), "title": told.titles, "log_p": log_p})
 
@@ -303,7 +370,19 @@ def pairs(run: Run, seed: int) -> pd.DataFrame:
     path = run.folder / "augmentation" / f"pairs-s{seed}.csv"
     ready, asked = prepare(run), run.preset.augmentation
     users = _draw_users(ready, asked.users, [seed, 43])
-    return once(path, lambda: made.pairs(llm_of(run, "plain", seed), ready.told, users, asked.pairs, run.preset.prompts.history, seed, path, run.preset.row_tokens))
+    return once(
+        path,
+        lambda: made.pairs(
+            llm_of(run, "plain", seed),
+            ready.told,
+            users,
+            asked.pairs,
+            run.preset.prompts.history,
+            seed,
+            path,
+            run.preset.row_tokens,
+        ),
+    )
 
 
 def insertions(run: Run, seed: int) -> pd.DataFrame:
@@ -314,7 +393,17 @@ def insertions(run: Run, seed: int) -> pd.DataFrame:
 
     def make() -> pd.DataFrame:
         before = title_prior(run)
-        return made.insertions(llm_of(run, "plain", seed), ready.told, users, asked.sampled, run.preset.prompts.history, before, seed, path, run.preset.row_tokens)
+        return made.insertions(
+            llm_of(run, "plain", seed),
+            ready.told,
+            users,
+            asked.sampled,
+            run.preset.prompts.history,
+            before,
+            seed,
+            path,
+            run.preset.row_tokens,
+        )
 
     return once(path, make)
 
@@ -326,7 +415,18 @@ def attributes(run: Run, seed: int) -> pd.DataFrame:
     table = ready.dataset.items
     items = np.arange(len(table))[: asked.items] if asked.items is not None else np.arange(len(table))
     years = table["year"].iloc[items].astype(str) if "year" in table else [""] * len(items)
-    made_once = once(path, lambda: made.attributes(llm_of(run, "plain", seed), run.preset.data.name, ready.told, items, list(years), path, asked.items_per_batch))
+    made_once = once(
+        path,
+        lambda: made.attributes(
+            llm_of(run, "plain", seed),
+            run.preset.data.name,
+            ready.told,
+            items,
+            list(years),
+            path,
+            asked.items_per_batch,
+        ),
+    )
     return made_once.fillna("")
 
 
@@ -377,10 +477,22 @@ def list_scores(run: Run, name: str, method: str, seed: int) -> pd.DataFrame:
             for each in instructions.with_target(instructions.lists(known.cases, known.items)):
                 groups.append(each)
                 asked.append(instructions.ranking_prompt(llm, ready.told, each, run.preset.prompts.history, hints))
-        scores = recording.score(llm, asked, path.with_name(f"{path.stem}-raw.parquet"), f"{name} {method} lists", run.preset.row_tokens)
+        scores = recording.score(
+            llm, asked, path.with_name(f"{path.stem}-raw.parquet"), f"{name} {method} lists", run.preset.row_tokens
+        )
         candidates = {each.key: each.candidates for each in groups}
-        items = np.array([candidates[key][branch] for key, branch in zip(scores["key"], scores["branch"], strict=True)], dtype=np.int64)
-        return pd.DataFrame({"key": scores["key"], "item": items, "log_p": scores["log_p"], "utility": scores["log_p"] - title_prior(run)[items]})
+        items = np.array(
+            [candidates[key][branch] for key, branch in zip(scores["key"], scores["branch"], strict=True)],
+            dtype=np.int64,
+        )
+        return pd.DataFrame(
+            {
+                "key": scores["key"],
+                "item": items,
+                "log_p": scores["log_p"],
+                "utility": scores["log_p"] - title_prior(run)[items],
+            }
+        )
 
     return once(path, make)
 
@@ -398,10 +510,20 @@ def rating_scores(run: Run, name: str, method: str, seed: int) -> pd.DataFrame:
             for key, user, prefix, rows in instructions.rating_groups(known.cases.assign(predicted=known.ratings)):
                 groups.append((f"{variant}-{key}", rows))
                 prompt = instructions.rating_prompt(
-                    llm, told, f"{variant}-{key}", user, prefix, rows["item"].to_numpy(), run.preset.prompts.rated_history, hints, rows["predicted"].to_numpy()
+                    llm,
+                    told,
+                    f"{variant}-{key}",
+                    user,
+                    prefix,
+                    rows["item"].to_numpy(),
+                    run.preset.prompts.rated_history,
+                    hints,
+                    rows["predicted"].to_numpy(),
                 )
                 asked.append(prompt)
-        scores = recording.score(llm, asked, path.with_name(f"{path.stem}-raw.parquet"), f"{name} {method} ratings", run.preset.row_tokens)
+        scores = recording.score(
+            llm, asked, path.with_name(f"{path.stem}-raw.parquet"), f"{name} {method} ratings", run.preset.row_tokens
+        )
         by_key = {key: rows for key, rows in scores.groupby("key")}
         out = []
         for key, rows in groups:

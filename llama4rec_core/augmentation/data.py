@@ -22,7 +22,9 @@ from llama4rec_core.llm.engine import generate
 from llama4rec_core.llm.weights import LLM
 
 
-def pairs(llm: LLM, told: Sequences, users: Sequence[int], per_user: int, length: int, seed: int, path: Path, row_tokens: int) -> pd.DataFrame:
+def pairs(
+    llm: LLM, told: Sequences, users: Sequence[int], per_user: int, length: int, seed: int, path: Path, row_tokens: int
+) -> pd.DataFrame:
     """P1: ask about `per_user` random couples of each user, in both orders.
 
     Columns: user, preferred, other (the answer in the order asked first), margin, margin_swapped (log-odds of `preferred`
@@ -44,7 +46,15 @@ def pairs(llm: LLM, told: Sequences, users: Sequence[int], per_user: int, length
 
 
 def insertions(
-    llm: LLM, told: Sequences, users: Sequence[int], sampled: int, length: int, prior: np.ndarray, seed: int, path: Path, row_tokens: int
+    llm: LLM,
+    told: Sequences,
+    users: Sequence[int],
+    sampled: int,
+    length: int,
+    prior: np.ndarray,
+    seed: int,
+    path: Path,
+    row_tokens: int,
 ) -> pd.DataFrame:
     """P2: of `sampled` random items, the one the LLM finds likeliest next goes to a random position of the sequence.
 
@@ -53,7 +63,9 @@ def insertions(
     rng = np.random.default_rng([seed, 42])
     drawn = {u: unseen(told, u, len(told.titles), sampled, rng) for u in users}
     places = {u: int(rng.integers(0, told.n_train[u] + 1)) for u in users}
-    asked = [ranking_prompt(llm, told, List(f"next-{u}", u, int(told.n_train[u]), drawn[u], ()), length, None) for u in users]
+    asked = [
+        ranking_prompt(llm, told, List(f"next-{u}", u, int(told.n_train[u]), drawn[u], ()), length, None) for u in users
+    ]
     scores = recording.score(llm, asked, path.with_name(f"{path.stem}-scores.parquet"), "P2 insertions", row_tokens)
     log_p = {key: rows.sort_values("branch")["log_p"].to_numpy() for key, rows in scores.groupby("key")}
     out = []
@@ -64,13 +76,18 @@ def insertions(
     return _readable(pd.DataFrame(out, columns=["user", "item", "position", "advantage"]), told, "item")
 
 
-def attributes(llm: LLM, dataset: str, told: Sequences, items: Sequence[int], years: Sequence[str], path: Path, per_batch: int = 32) -> pd.DataFrame:
+def attributes(
+    llm: LLM, dataset: str, told: Sequences, items: Sequence[int], years: Sequence[str], path: Path, per_batch: int = 32
+) -> pd.DataFrame:
     """P3: let the LLM write each item's attributes after in-context examples.
 
     Columns: item, title, one per attribute ("" where the answer has none), answer (as written), defects.
     """
     prefix = prompts.attributes_prefix(llm, dataset, told.words)
-    tails = [llm.encode(prompts.attributes_question(told.titles[i], year, told.words)) for i, year in zip(items, years, strict=True)]
+    tails = [
+        llm.encode(prompts.attributes_question(told.titles[i], year, told.words))
+        for i, year in zip(items, years, strict=True)
+    ]
     order = sorted(range(len(items)), key=lambda n: (len(tails[n]), n))
     batches = [order[start : start + per_batch] for start in range(0, len(order), per_batch)]
 
@@ -79,10 +96,20 @@ def attributes(llm: LLM, dataset: str, told: Sequences, items: Sequence[int], ye
         rows = []
         for n, text in zip(batch, written, strict=True):
             values, defects = answers.attributes(text, told.words)
-            rows.append({"item": items[n], "title": told.titles[items[n]], **values, "answer": text.strip(), "defects": ", ".join(defects)})
+            rows.append(
+                {
+                    "item": items[n],
+                    "title": told.titles[items[n]],
+                    **values,
+                    "answer": text.strip(),
+                    "defects": ", ".join(defects),
+                }
+            )
         return pd.DataFrame(rows)
 
-    answered = recording.in_batches(path.with_name(f"{path.stem}-answers.parquet"), "P3 attributes", batches, [len(tail) for tail in tails], work)
+    answered = recording.in_batches(
+        path.with_name(f"{path.stem}-answers.parquet"), "P3 attributes", batches, [len(tail) for tail in tails], work
+    )
     return answered.sort_values("item", ignore_index=True)
 
 

@@ -44,7 +44,10 @@ class Sequences:
     def rated(self, user: int, prefix: int, length: int) -> list[tuple[str, str]]:
         begin = self.begin[user]
         ratings = self.ratings[begin + max(0, prefix - length) : begin + prefix]
-        return [(title, self.rating_text(value)) for title, value in zip(self.watched(user, prefix, length), ratings, strict=True)]
+        return [
+            (title, self.rating_text(value))
+            for title, value in zip(self.watched(user, prefix, length), ratings, strict=True)
+        ]
 
     def rating_text(self, value: float) -> str:
         """The written rating nearest to `value`."""
@@ -57,7 +60,9 @@ class Sequences:
 
 
 def sequences(dataset: Dataset, split: Split, window: int) -> Sequences:
-    order = pd.concat([split.train, split.valid, split.test]).sort_values("user", kind="stable")  # parts are in order for each user
+    order = pd.concat([split.train, split.valid, split.test]).sort_values(
+        "user", kind="stable"
+    )  # parts are in order for each user
     kept, _ = cut_last(split.train, dataset.n_users, window)
     low, high = dataset.scale
     return Sequences(

@@ -11,7 +11,9 @@ from collections.abc import Sequence
 
 from llama4rec_core.llm.prompts import Words
 
-DECORATION = re.compile(r"^[\s>*#•\-–—\"'`“”‘’]*(?:\(?\d{1,3}[.):\]]\s*|[A-Ja-j][.)]\s+)?[\s*\"'`“”‘’]*|[\s*\"'`“”‘’,;.]+$")
+DECORATION = re.compile(
+    r"^[\s>*#•\-–—\"'`“”‘’]*(?:\(?\d{1,3}[.):\]]\s*|[A-Ja-j][.)]\s+)?[\s*\"'`“”‘’]*|[\s*\"'`“”‘’,;.]+$"
+)
 NUMBER = re.compile(r"(?<![\d.])-?\d+(?:[.,]\d+)?")
 
 
@@ -19,7 +21,9 @@ def _plain(text: str) -> str:
     """A title without case, accents, punctuation and a closing year: how it is recognised."""
     text = unicodedata.normalize("NFKD", text)
     text = re.sub(r"\(\d{4}\)\s*$", "", text.strip())
-    return " ".join(re.sub(r"[^\w\s]|_", " ", "".join(c for c in text if not unicodedata.combining(c))).casefold().split())
+    return " ".join(
+        re.sub(r"[^\w\s]|_", " ", "".join(c for c in text if not unicodedata.combining(c))).casefold().split()
+    )
 
 
 def ranking(text: str, candidates: Sequence[str]) -> tuple[list[int], list[str]]:

@@ -123,7 +123,11 @@ def score_row(llm: LLM, prompts: Sequence[Prompt]) -> list[list[np.ndarray]]:
     for p, prompt in enumerate(prompts):
         for b, branch in enumerate(prompt.branches):
             if branch.choices:
-                last = row.starts[p][1][b] + len(branch.tokens) - 1 if branch.tokens else row.starts[p][0] + len(prompt.prefix) - 1
+                last = (
+                    row.starts[p][1][b] + len(branch.tokens) - 1
+                    if branch.tokens
+                    else row.starts[p][0] + len(prompt.prefix) - 1
+                )
                 choices.append((p, b, last, branch.choices))
             else:
                 places = row.before_branch(prompts, p, b)[len(branch.tokens) - branch.answer :]
@@ -145,7 +149,9 @@ def score_row(llm: LLM, prompts: Sequence[Prompt]) -> list[list[np.ndarray]]:
 
 
 @torch.inference_mode()
-def generate(llm: LLM, prefix: Sequence[int], tails: Sequence[Sequence[int]], max_tokens: int, stop: str = "\n") -> list[str]:
+def generate(
+    llm: LLM, prefix: Sequence[int], tails: Sequence[Sequence[int]], max_tokens: int, stop: str = "\n"
+) -> list[str]:
     """What the LLM writes, greedily, after each of B prompts `prefix + tail`, up to `stop` (left out) or `max_tokens`.
 
     The prefix is read once and its keys and values are shared; tails of different lengths are padded on the left.
@@ -164,7 +170,9 @@ def generate(llm: LLM, prefix: Sequence[int], tails: Sequence[Sequence[int]], ma
     written: list[list[int]] = [[] for _ in tails]
     ended = [False] * len(tails)
     for _ in range(max_tokens):
-        out = model(tokens, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        out = model(
+            tokens, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1
+        )
         cache = out.past_key_values
         tokens = out.logits[:, -1].argmax(-1, keepdim=True)  # [B, 1]
         for b, token in enumerate(tokens[:, 0].tolist()):

@@ -92,7 +92,13 @@ def _begin(llm: LLM) -> _Text:
 
 
 def _say(template: str, words: Words, **more: object) -> str:
-    named = {"Items": words.items.capitalize(), "items": words.items, "user": words.user, "chose": words.chose, "chooses": words.chooses}
+    named = {
+        "Items": words.items.capitalize(),
+        "items": words.items,
+        "user": words.user,
+        "chose": words.chose,
+        "chooses": words.chooses,
+    }
     return template.format(**named, **more)
 
 
@@ -102,7 +108,9 @@ def _lines(text: _Text, heading: str, lines: Sequence[str], learn: bool = False)
         text.add(line + "\n", 0 if learn else None)
 
 
-def ranking(llm: LLM, key: str, history: Sequence[str], candidates: Sequence[str], words: Words, hint: Hint | None = None) -> Prompt:
+def ranking(
+    llm: LLM, key: str, history: Sequence[str], candidates: Sequence[str], words: Words, hint: Hint | None = None
+) -> Prompt:
     """A branch per candidate, its title as the answer: ranked by likelihood, in no order, so there is no order bias."""
     text = _begin(llm)
     _lines(text, _say(HISTORY, words), history, learn=True)
@@ -118,7 +126,9 @@ def title_branch(llm: LLM, title: str) -> Branch:
     return Branch(tokens, answer=len(tokens))
 
 
-def listing(llm: LLM, history: Sequence[str], candidates: Sequence[str], words: Words, hint: Hint | None = None) -> tuple[int, ...]:
+def listing(
+    llm: LLM, history: Sequence[str], candidates: Sequence[str], words: Words, hint: Hint | None = None
+) -> tuple[int, ...]:
     """The paper's prompt: candidates inside, the ordered list to be written."""
     text = _begin(llm)
     _lines(text, _say(HISTORY, words), history)
@@ -138,7 +148,10 @@ def pairs(llm: LLM, key: str, history: Sequence[str], couples: Sequence[tuple[st
     for a, b in couples:
         for first, second in ((a, b), (b, a)):
             question = llm.encode(_say(PAIR, words, first=first, second=second))
-            branches += [Branch(question + title_branch(llm, title).tokens, answer=len(title_branch(llm, title).tokens)) for title in (a, b)]
+            branches += [
+                Branch(question + title_branch(llm, title).tokens, answer=len(title_branch(llm, title).tokens))
+                for title in (a, b)
+            ]
     return Prompt(key, tuple(text.tokens), tuple(branches), tuple(text.learn))
 
 

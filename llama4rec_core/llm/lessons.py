@@ -1,0 +1,43 @@
+"""A lesson: a prompt, its questions, and the right answer to each. What `tuning` is given, and how it is set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llama4rec_core.llm.engine import Prompt
+
+
+@dataclass(frozen=True)
+class Question:
+    """Alternatives among a prompt's branches (or among one branch's choices) and the index of the right one.
+
+    prior: what is subtracted from each alternative's log-likelihood before they are compared, as it is in ranking.
+    """
+
+    branches: tuple[int, ...]
+    right: int
+    prior: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Example:
+    prompt: Prompt
+    questions: tuple[Question, ...]
+
+
+@dataclass(frozen=True)
+class TuningSettings:
+    """How an adapter is made."""
+
+    method: str = "lora"  # "lora" or "full" (all parameters, as the paper does)
+    rank: int = 16  # LoRA rank r; the update is scaled by 2
+    layers: float = (
+        0.5  # the share of layers, counted from the top, that is tuned: below them nothing is back-propagated
+    )
+    learning_rate: float = 1e-3
+    warmup_steps: int = 5
+    epochs: int = 1
+    row_tokens: int = 512  # a row holds as many prompts as fit
+    rows_per_step: int = 4  # gradient accumulation
+    choice_weight: float = 1.0  # of the choice loss beside cross-entropy
+    save_steps: int = 25  # a kill loses at most this many steps
