@@ -109,6 +109,8 @@ def load(name: str | Path) -> Preset:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except yaml.YAMLError as error:
         raise ValueError(f"{path.name} is no valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path.name} must hold keys and values, not {content!r}")
     return build(Preset, {"name": path.stem} | content, path.name)
 
 

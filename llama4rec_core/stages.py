@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
 from llama4rec_core import aggregation, augmentation, evaluation, instructions, paths, presets, tables
 from llama4rec_core.augmentation import data as made
@@ -209,7 +210,12 @@ def _fit_backbone(run: Run, name: str, variant: str, seed: int, folder: Path) ->
         )
     if variant == "augmented":
         data = _augmented(run, task, data, seed)
-    fitted = fit(name, data, valid, seed, run.preset.backbone_settings.get(name))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # these models are small: faster so, and the same result on any number of cores
+    try:
+        fitted = fit(name, data, valid, seed, run.preset.backbone_settings.get(name))
+    finally:
+        torch.set_num_threads(threads)
     frame = cases(ready.split, task, run.preset.instructions.window)
     frame = frame[frame["part"].isin(PARTS[variant])].reset_index(drop=True)
     frame, similar = predict(run, ready, fitted, frame, train)

@@ -1,0 +1,70 @@
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llama4rec_core.llm import answers
+from llama4rec_core.llm.prompts import FILMS
+
+FIVE = ["Toy Story", "Alien", "Aliens", "Il Postino", "Se7en"]
+
+
+def test_a_clean_list_comes_back_in_its_order():
+    assert answers.ranking("Alien\nToy Story\nSe7en\nAliens\nIl Postino", FIVE) == ([1, 0, 4, 2, 3], [])
+
+
+def test_decoration_years_case_and_accents_do_not_matter():
+    text = "1. Alien (1979)\n2) **TOY STORY**\n- \"Séven\"\n* Se7en\n  Aliens,\n• il postino"
+    order, defects = answers.ranking(text, FIVE)
+    assert order == [1, 0, 4, 2, 3] and defects == ["unknown"]
+
+
+def test_defects_are_counted_and_the_ranking_is_complete():
+    order, defects = answers.ranking("Alien\nAlien\nCasablanca\nToy Story", FIVE)
+    assert order == [1, 0, 2, 3, 4]
+    assert sorted(defects) == ["missing"] * 3 + ["repeated", "unknown"]
+
+
+def test_two_candidates_of_one_title_are_both_taken():
+    assert answers.ranking("Emma\nFargo\nEmma", ["Emma", "Emma", "Fargo"]) == ([0, 2, 1], [])
+
+
+def test_a_numeric_title_is_not_taken_for_a_list_number():
+    assert answers.ranking("2001\n101 Dalmatians", ["101 Dalmatians", "2001"]) == ([1, 0], [])
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.text(max_size=400), st.lists(st.text(min_size=1, max_size=20), min_size=1, max_size=8))
+def test_no_text_breaks_the_ranking(text, candidates):
+    order, _ = answers.ranking(text, candidates)
+    assert sorted(order) == list(range(len(candidates)))
+
+
+@settings(deadline=None)
+@given(st.permutations(range(5)), st.integers(0, 5), st.sampled_from(["", "- ", "1. ", "* "]))
+def test_a_well_formed_list_decorated_or_cut_short_keeps_its_order(order, kept, mark):
+    text = "\n".join(mark + FIVE[i] for i in order[:kept])
+    found, defects = answers.ranking(text, FIVE)
+    assert found[:kept] == list(order[:kept]) and defects == ["missing"] * (5 - kept)
+
+
+def test_ratings():
+    assert answers.rating("I would say 4.", (1, 5)) == (4.0, [])
+    assert answers.rating("3,5 stars", (1, 5)) == (3.5, [])
+    assert answers.rating("11", (1, 5)) == (5.0, ["off the scale"])
+    assert answers.rating("great film", (1, 5)) == (None, ["no number"])
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(max_size=200))
+def test_no_text_breaks_ratings_or_attributes(text):
+    value, _ = answers.rating(text, (1, 5))
+    assert value is None or 1 <= value <= 5
+    values, defects = answers.attributes(text, FILMS)
+    assert set(values) == {"director", "star"} and len(defects) == sum(not value for value in values.values())
+
+
+def test_attributes():
+    assert answers.attributes(" directed by Ridley Scott; starring Sigourney Weaver.", FILMS) == (
+        {"director": "Ridley Scott", "star": "Sigourney Weaver"},
+        [],
+    )
+    assert answers.attributes("starring X", FILMS) == ({"director": "", "star": "X"}, ["no director"])

@@ -1,0 +1,114 @@
+"""The engine against the model read plainly: one prompt at a time, no tree, and `transformers`' own greedy generation."""
+
+import numpy as np
+import pytest
+import torch
+
+from llama4rec_core.llm.engine import Branch, Prompt, Row, generate, rows, score_row
+
+FILMS = ["Toy Story", "Alien", "The Godfather", "Fargo", "Il Postino", "Jurassic Park", "Heat", "Sense and Sensibility"]
+
+
+def prompt(llm, n, seed, key="p"):
+    """A history of n films and four branches of different lengths."""
+    order = np.random.default_rng(seed).permutation(len(FILMS) * 3) % len(FILMS)
+    prefix = llm.encode("Films this viewer watched:\n" + "".join(FILMS[i] + "\n" for i in order[:n]))
+    titles = [llm.encode(FILMS[i] + "\n") for i in order[-4:]]
+    return Prompt(key, prefix, tuple(Branch(title, answer=len(title)) for title in titles))
+
+
+def test_a_row_is_a_tree():
+    prompts = [Prompt("a", (1, 2), (Branch((3, 4), 2), Branch((5,), 1))), Prompt("b", (6,), (Branch((7,), 1),))]
+    row = Row.of(prompts)
+    assert row.tokens.tolist() == [1, 2, 3, 4, 5, 6, 7]
+    assert row.positions.tolist() == [0, 1, 2, 3, 2, 0, 1]
+    assert row.mask.int().tolist() == [
+        [1, 0, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0, 0],
+        [1, 1, 1, 0, 0, 0, 0],
+        [1, 1, 1, 1, 0, 0, 0],
+        [1, 1, 0, 0, 1, 0, 0],  # the second branch sees the prefix, not the first branch
+        [0, 0, 0, 0, 0, 1, 0],  # the second prompt sees nothing of the first
+        [0, 0, 0, 0, 0, 1, 1],
+    ]
+    assert row.before_branch(prompts, 0, 0) == [1, 2] and row.before_branch(prompts, 0, 1) == [1]
+
+
+@torch.inference_mode()
+def plain_log_p(llm, prefix, answer):
+    """Teacher forcing without a tree: the sum of log p of the answer's tokens."""
+    tokens = torch.tensor([list(prefix) + list(answer)])
+    log_p = torch.log_softmax(llm.model(tokens).logits[0].float(), dim=-1)
+    return sum(log_p[len(prefix) - 1 + n, token].item() for n, token in enumerate(answer))
+
+
+@pytest.mark.llm
+def test_a_tree_scores_as_one_prompt_per_candidate(llm):
+    prompts = [prompt(llm, n, seed=n, key=str(n)) for n in (1, 4, 9)]
+    for asked, found in zip(prompts, score_row(llm, prompts), strict=True):
+        for branch, value in zip(asked.branches, found, strict=True):
+            assert value[0] == pytest.approx(plain_log_p(llm, asked.prefix, branch.tokens), abs=1e-3)
+
+
+@pytest.mark.llm
+def test_only_the_answer_at_a_branch_s_end_counts(llm):
+    asked = prompt(llm, 3, 0)
+    question, answer = llm.encode("Which one?\n"), llm.encode("Alien\n")
+    (found,) = score_row(llm, [Prompt("q", asked.prefix, (Branch(question + answer, len(answer)),))])
+    assert found[0][0] == pytest.approx(plain_log_p(llm, asked.prefix + question, answer), abs=1e-3)
+
+
+@pytest.mark.llm
+def test_company_and_order_of_branches_do_not_matter(llm):
+    asked = prompt(llm, 5, 2)
+    (straight,) = score_row(llm, [asked])
+    (turned,) = score_row(llm, [Prompt("t", asked.prefix, asked.branches[::-1])])
+    assert np.concatenate(straight) == pytest.approx(np.concatenate(turned[::-1]), abs=1e-3)
+
+
+@pytest.mark.llm
+def test_choices_are_log_probabilities_among_themselves(llm):
+    shared, digits = llm.choices([" 1", " 2", " 3", " 4", " 5"])
+    asked = Prompt("r", llm.encode("Ratings from 1 to 5.\nHeat:"), (Branch(shared, choices=digits),))
+    ((found,),) = score_row(llm, [asked])
+    logits = llm.model(torch.tensor([list(asked.prefix + shared)])).logits[0, -1, list(digits)].detach()
+    assert np.exp(found).sum() == pytest.approx(1, abs=1e-5)
+    assert found == pytest.approx(torch.log_softmax(logits.float(), 0).numpy(), abs=1e-3)
+
+
+@pytest.mark.llm
+def test_an_answer_of_several_tokens_is_no_choice(llm):
+    with pytest.raises(ValueError, match="needs more than one token for one of"):
+        llm.choices([" wonderful", " one hundred and one"])
+
+
+@pytest.mark.llm
+def test_generation_is_the_model_s_own_greedy_text(llm):
+    prefix = llm.encode("Films, with what each is known for.\nGladiator (2000): directed by Ridley Scott\n")
+    tails = [llm.encode(text) for text in ("Fargo (1996): directed by", "The Godfather (1972): directed by", "Heat:")]
+    ours = generate(llm, prefix, tails, max_tokens=8)
+    for tail, text in zip(tails, ours, strict=True):
+        tokens = torch.tensor([list(prefix + tail)])
+        out = llm.model.generate(tokens, attention_mask=torch.ones_like(tokens), max_new_tokens=8, do_sample=False)
+        assert text == llm.decode(out[0, tokens.shape[1] :].tolist()).split("\n")[0]
+    assert generate(llm, (), [tuple(prefix + tails[0])], max_tokens=8) == ours[:1]
+
+
+def test_rows_hold_every_prompt_once_and_do_not_depend_on_the_order_asked():
+    prompts = [Prompt(str(n), tuple(range(n)), (Branch((1,), 1),)) for n in (5, 1, 9, 30, 2)]
+    found = list(rows(prompts, row_tokens=12))
+    assert sorted(sum(found, [])) == [0, 1, 2, 3, 4]
+    assert all(sum(len(prompts[i]) for i in row) <= 12 or len(row) == 1 for row in found)
+    turned = list(rows(prompts[::-1], row_tokens=12))
+    assert [[prompts[i].key for i in row] for row in found] == [[prompts[::-1][i].key for i in row] for row in turned]
+
+
+def test_a_model_folder_without_weights_says_so(tmp_path):
+    from llama4rec_core.llm import weights
+
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(FileNotFoundError, match="has a config but no .*safetensors weights"):
+        weights.load(str(tmp_path))
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(FileNotFoundError, match="has no config.json"):
+        weights.load(str(tmp_path))

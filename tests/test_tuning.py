@@ -1,0 +1,132 @@
+"""The losses by hand, and tuning that goes on after a kill."""
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from llama4rec_core.files import read_tensors
+from llama4rec_core.llm.engine import Branch, Prompt
+from llama4rec_core.llm.lessons import Example, Question, TuningSettings
+from llama4rec_core.llm.tuning import LEARN, PLACE, PRIOR, RIGHT, TOKEN, collate, last_checkpoint, pack, tree_loss, tune
+
+
+def example(prior=()):
+    """Prefix 1 2 with 2 learnt; two titles, "3 4" (right) and "5"."""
+    prompt = Prompt("p", (1, 2), (Branch((3, 4), 2), Branch((5,), 1)), learn=(1,))
+    return Example(prompt, (Question((0, 1), 0, prior),))
+
+
+def test_labels_say_which_place_predicts_which_token():
+    batch = collate([[example()]])
+    table = batch["labels"]
+    places = batch["logits_to_keep"][table[:, PLACE].long()]
+    rows = list(zip(places.tolist(), table[:, TOKEN].long().tolist(), table[:, LEARN].bool().tolist(), strict=True))
+    # the history's 2 after place 0; 3 after the prefix's end, 4 after 3 (place 2); 5 after the prefix's end, not learnt
+    assert rows == [(0, 2, True), (1, 3, True), (2, 4, True), (1, 5, False)]
+    assert table[:, RIGHT].tolist() == [0, 1, 1, 0]
+
+
+def test_both_losses_by_hand():
+    batch = collate([[example(prior=(-0.5, 0.25))]])
+    torch.manual_seed(0)
+    logits = torch.randn(1, 3, 6)
+    log_p = torch.log_softmax(logits[0], -1)
+    history, right, wrong = log_p[0, 2], log_p[1, 3] + log_p[2, 4], log_p[1, 5]
+    cross_entropy = -(history + right) / 3
+    s_right, s_wrong = right + 0.5, wrong - 0.25
+    choice = -(s_right - math.log(math.exp(s_right) + math.exp(s_wrong)))
+    out = SimpleNamespace(logits=logits)
+    assert tree_loss(out, batch["labels"], choice_weight=0.0).item() == pytest.approx(cross_entropy.item(), abs=1e-5)
+    assert tree_loss(out, batch["labels"], choice_weight=2.0).item() == pytest.approx(
+        (cross_entropy + 2 * choice).item(), abs=1e-5
+    )
+    assert batch["labels"][:, PRIOR].tolist() == [0.0, -0.5, 0.0, 0.25]
+
+
+def test_a_rating_is_a_choice_among_the_scale():
+    prompt = Prompt("r", (1, 2), (Branch((3,), choices=(7, 8, 9)),))
+    batch = collate([[Example(prompt, (Question((0,), 2),))]])
+    logits = torch.randn(1, 1, 10)
+    log_p = torch.log_softmax(logits[0, 0], -1)
+    among = log_p[9] - torch.logsumexp(log_p[7:10], 0)
+    assert batch["logits_to_keep"].tolist() == [2]
+    found = tree_loss(SimpleNamespace(logits=logits), batch["labels"], choice_weight=1.0)
+    assert found.item() == pytest.approx((-log_p[9] - among).item(), abs=1e-5)
+
+
+def test_two_questions_count_alike():
+    one = Example(Prompt("a", (1,), (Branch((2,), 1), Branch((3,), 1))), (Question((0, 1), 0), Question((0, 1), 1)))
+    batch = collate([[one]])
+    logits = torch.randn(1, 1, 5)
+    log_p = torch.log_softmax(logits[0, 0], -1)
+    both = torch.logsumexp(torch.stack([log_p[2], log_p[3]]), 0)
+    choice = -((log_p[2] - both) + (log_p[3] - both)) / 2
+    expected = -(log_p[2] + log_p[3]) / 2 + choice
+    assert tree_loss(SimpleNamespace(logits=logits), batch["labels"]).item() == pytest.approx(expected.item(), abs=1e-5)
+
+
+def test_packing_is_seeded_complete_and_within_the_row():
+    examples = [Example(Prompt(str(n), tuple(range(n)), ()), ()) for n in range(1, 12)]
+    packed = pack(examples, row_tokens=15, seed=3)
+    assert sorted(len(e.prompt) for row in packed for e in row) == list(range(1, 12))
+    assert all(sum(len(e.prompt) for e in row) <= 15 for row in packed)
+    assert [[e.prompt.key for e in row] for row in packed] == [[e.prompt.key for e in row] for row in pack(examples, 15, 3)]
+
+
+def test_a_checkpoint_cut_off_in_writing_is_not_used(tmp_path):
+    for step, files in ((5, ["trainer_state.json"]), (10, ["trainer_state.json"]), (15, ["adapter_model.safetensors"])):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        for name in files:
+            (folder / name).write_text("{}")
+    assert last_checkpoint(tmp_path).endswith("checkpoint-10")
+    assert last_checkpoint(tmp_path / "nothing") is None
+
+
+@pytest.mark.llm
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_tuning_teaches_and_a_stopped_one_ends_alike(tmp_path, method):
+    """Three runs of six steps: straight through; stopped after the fourth step; gone on from there."""
+    from llama4rec_core.llm import weights
+
+    def lessons(llm):
+        titles = [llm.encode(title + "\n") for title in ("Alien", "Heat", "Fargo", "Toy Story")]
+        prompts = [Prompt(str(n), llm.encode(f"Viewer {n}:\n"), tuple(Branch(t, len(t)) for t in titles)) for n in range(12)]
+        return [Example(prompt, (Question((0, 1, 2, 3), 2),)) for prompt in prompts]
+
+    rate = 1e-3 if method == "lora" else 2e-5
+    settings = TuningSettings(method=method, rows_per_step=1, row_tokens=60, save_steps=2, warmup_steps=1, learning_rate=rate)
+    llm = weights.load(weights.SMOLLM2)
+    straight = tune(llm, lessons(llm), settings, tmp_path / "straight", seed=1)
+    curve = np.loadtxt(straight / "curve.csv", delimiter=",", skiprows=1, ndmin=2)
+    assert len(curve) >= 1
+
+    class Killed(Exception):
+        pass
+
+    saved = []
+    from transformers import Trainer
+
+    original = Trainer._save_checkpoint
+
+    def save_then_die(self, *args, **kwargs):
+        original(self, *args, **kwargs)
+        saved.append(1)
+        if len(saved) == 2:
+            raise Killed
+
+    llm = weights.load(weights.SMOLLM2)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Trainer, "_save_checkpoint", save_then_die)
+        tune(llm, lessons(llm), settings, tmp_path / "stopped", seed=1)
+    assert not (tmp_path / "stopped").exists()
+    llm = weights.load(weights.SMOLLM2)
+    stopped = tune(llm, lessons(llm), settings, tmp_path / "stopped", seed=1)
+    name = "adapter_model.safetensors" if method == "lora" else "model.safetensors"
+    first, second = read_tensors(straight / name), read_tensors(stopped / name)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[key], second[key]) for key in first)
