@@ -1,7 +1,8 @@
 """Instruction data (4.5): the prompts that are asked, and those the LLM is tuned on with their answers.
 
-One builder per kind, used for both: a tuning example is the prompt plus the index of the right alternative. Tuning targets are
-the window items only (each user's last training interactions), of the users that are not held out for choosing.
+One builder per kind, used for both: a tuning example is the prompt plus the index of the right alternative. Tuning
+targets are the window items only (each user's last training interactions), of the users that are not held out for
+choosing.
 
     ranking   the hint backbone's real top-k'; lists without the target are dropped, not patched
     next      P2: the true next item among random ones
@@ -87,7 +88,8 @@ def ranking_examples(
 
 
 def unseen(told: Sequences, user: int, n_items: int, count: int, rng: np.random.Generator) -> np.ndarray:
-    """`count` different items the user has no training interaction with. Never steered around validation or test items."""
+    """`count` different items the user has no training interaction with. Never steered around validation or test
+    items."""
     seen = told.items[told.begin[user] : told.begin[user] + told.n_train[user]]
     free = np.setdiff1d(np.arange(n_items), seen, assume_unique=False)
     return rng.choice(free, size=min(count, len(free)), replace=False)
@@ -151,7 +153,8 @@ def rating_prompt(
     hints: HintSource | None,
     predicted: np.ndarray | None,
 ) -> Prompt:
-    """Items [M] of one user whose ratings are asked for, each in a branch of its own; `predicted` [M] are the backbone's."""
+    """Items [M] of one user whose ratings are asked for, each in a branch of its own; `predicted` [M] are the
+    backbone's."""
     return prompts.rating(
         llm,
         key,

@@ -1,4 +1,5 @@
-"""Progress one can read in a log: a line now and then, with the rate and the time left. A bar where there is a terminal."""
+"""Progress one can read in a log: a line now and then, with the rate and the time left. A bar where there is a
+terminal."""
 
 from __future__ import annotations
 

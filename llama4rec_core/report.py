@@ -14,13 +14,12 @@ import resource
 import shutil
 import subprocess
 from importlib.metadata import version
-from pathlib import Path
 
 import pandas as pd
 
 from llama4rec_core import paths, tables
 from llama4rec_core.files import read_json, write_json
-from llama4rec_core.rows import TABLES, base, build_tables
+from llama4rec_core.rows import TABLES, base
 from llama4rec_core.stages import BACKBONES, Run, prepare, task_of
 
 PACKAGES = (
@@ -96,7 +95,8 @@ def show(run: Run) -> None:
 
 
 def base_rows(run: Run) -> pd.DataFrame:
-    """Base rows of every backbone and seed that has been fitted, one table, `tables/base.csv` with its Markdown twin."""
+    """Base rows of every backbone and seed that has been fitted, one table, `tables/base.csv` with its Markdown
+    twin."""
     ready, built = prepare(run), []
     folders = sorted(path.parent.parent.name for path in (run.folder / "backbones").glob("*/base/predictions.parquet"))
     known = [(name, int(seed)) for name, seed in (folder.rsplit("-s", 1) for folder in folders)]
@@ -112,7 +112,10 @@ def base_rows(run: Run) -> pd.DataFrame:
                 )
             )
     table = pd.concat(built, ignore_index=True)
-    caption = f"Base rows: conventional models alone on {ready.dataset.name} ({ready.split.protocol}), all {ready.dataset.n_users} users, beside the paper's Base."
+    caption = (
+        f"Base rows: conventional models alone on {ready.dataset.name} ({ready.split.protocol}), "
+        f"all {ready.dataset.n_users} users, beside the paper's Base."
+    )
     tables.write(table, run.folder / "tables" / "base.csv", caption)
     return table
 

@@ -77,7 +77,7 @@ def _named(run: Run, name: str, method: str, seed: int, frame: pd.DataFrame, **s
     return frame.assign(**columns, **(empty | settings))
 
 
-# -- top-k --------------------------------------------------------------------------------------------------------------
+# -- top-k -----------------------------------------------------------------------------------------
 
 
 def _base_rank(known: Predictions) -> np.ndarray:
@@ -178,7 +178,8 @@ def _ranking(run: Run, name: str, seed: int) -> Outcome:
 def _within_lists(
     run: Run, plain: Predictions, augmented: Predictions, scores: dict[str, pd.DataFrame]
 ) -> pd.DataFrame:
-    """Has the LLM learnt to order candidates? NDCG@5 within validation lists that hold their target, by the LLM alone."""
+    """Has the LLM learnt to order candidates? NDCG@5 within validation lists that hold their target, by the LLM
+    alone."""
     rows = [
         {
             "name": "random",
@@ -214,7 +215,7 @@ def _within_lists(
     return pd.DataFrame(rows)
 
 
-# -- rating -------------------------------------------------------------------------------------------------------------
+# -- rating ----------------------------------------------------------------------------------------
 
 
 def _rating(run: Run, name: str, seed: int) -> Outcome:
@@ -275,11 +276,12 @@ def _rating(run: Run, name: str, seed: int) -> Outcome:
     return Outcome(pd.concat(frames, ignore_index=True), record, choice.grid, pd.DataFrame(within))
 
 
-# -- tables -------------------------------------------------------------------------------------------------------------
+# -- tables ----------------------------------------------------------------------------------------
 
 
 def build_tables(run: Run) -> dict[str, pd.DataFrame]:
-    """Tables 2-4 of the run's own results, as CSV and Markdown in `tables/`; what has not been run yet is not in them."""
+    """Tables 2-4 of the run's own results, as CSV and Markdown in `tables/`; what has not been run yet is not in
+    them."""
     ready, out = prepare(run), {}
     for task, table in TABLES.items():
         frames, best = [], {}
@@ -317,26 +319,28 @@ def caption(run: Run, task: str) -> str:
     """What the table shows, in one paragraph."""
     preset, ready = run.preset, prepare(run)
     number = {"direct": 2, "sequential": 3, "rating": 4}[task]
-    said = f"Table {number} of the paper, {task} recommendation, on {ready.dataset.name} ({ready.split.protocol}), LLM {preset.llm}. "
+    said = (
+        f"Table {number} of the paper, {task} recommendation, on {ready.dataset.name} ({ready.split.protocol}), "
+        f"LLM {preset.llm}. "
+    )
     if task == "rating":
-        users = (
-            "all users"
-            if preset.evaluation.rating_users is None
-            else f"the same {min(preset.evaluation.rating_users, ready.dataset.n_users)} users, drawn at random, in every row that has an LLM beside it"
-        )
-        return (
-            said
-            + f"Ratings of {users}; Base is the backbone, IFT the tuned LLM alone, Llama4Rec equation 6 of both after mutual augmentation."
+        count = preset.evaluation.rating_users
+        same = f"the same {min(count, ready.dataset.n_users)} users, drawn at random, in every row beside an LLM's"
+        return said + (
+            f"Ratings of {'all users' if count is None else same}; Base is the backbone, IFT the tuned LLM alone, "
+            "Llama4Rec equation 6 of both after mutual augmentation."
         )
     return said + (
-        f"All {ready.dataset.n_users} users, ranked over all items not seen before; Base is the backbone, IFT its top {preset.prompts.candidates} in the tuned LLM's order, Llama4Rec "
-        "equation 6 of the augmented backbone and the LLM tuned on augmented prompts. The LLM was asked only about lists that hold their target: for the others no order can change these metrics; "
-        "'top 5 changed' is the share of the users asked about."
+        f"All {ready.dataset.n_users} users, ranked over all items not seen before; Base is the backbone, IFT its top "
+        f"{preset.prompts.candidates} in the tuned LLM's order, Llama4Rec equation 6 of the augmented backbone and the "
+        "LLM tuned on augmented prompts. The LLM was asked only about lists that hold their target: for the others no "
+        "order can change these metrics; 'top 5 changed' is the share of the users asked about."
     )
 
 
 def by_group(run: Run, name: str, metric: str) -> pd.DataFrame:
-    """A metric for tail and head users apart (at or below, above the median N(u)); columns as `figures.head_tail` takes them."""
+    """A metric for tail and head users apart (at or below, above the median N(u)); columns as `figures.head_tail`
+    takes them."""
     frames = pd.concat([outcome(run, name, seed).per_user for seed in run.preset.seeds])
     column, groups = ("MSE" if metric == "RMSE" else metric), evaluation.head_or_tail(prepare(run).n_train)
     out = []

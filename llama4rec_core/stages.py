@@ -1,10 +1,11 @@
-"""The walk through the house, as files: each stage reads what earlier ones left, and leaves its own in the run's folder.
+"""The walk through the house, as files: each stage reads what earlier ones left, and leaves its own in the run's
+folder.
 
     prepare -> backbone (base, hint) -> adapter (plain) -> pairs, insertions, attributes -> backbone (augmented)
             -> adapter (hints) -> scores -> aggregate -> tables
 
-A stage that finds its file returns it; one that misses an earlier stage's file runs that stage first. So a notebook can be run alone,
-and a run that was stopped goes on where it was. All randomness comes from (seed, stage).
+A stage that finds its file returns it; one that misses an earlier stage's file runs that stage first. So a notebook
+can be run alone, and a run that was stopped goes on where it was. All randomness comes from (seed, stage).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from llama4rec_core import aggregation, augmentation, evaluation, instructions, paths, presets, tables
+from llama4rec_core import aggregation, instructions, paths, presets
 from llama4rec_core.augmentation import data as made
 from llama4rec_core.augmentation.prompt import HintSource, Sequences, sequences
 from llama4rec_core.backbones import BACKBONES, Fitted, TrainingData, fit, top_k
@@ -58,7 +59,8 @@ class Run:
                 before = _flat(read_json(record)).get(key)
                 if before != value:
                     raise ValueError(
-                        f"results/runs/{preset.name} was made with {key} = {before!r}, the preset now says {value!r}: delete that folder or give the preset another name"
+                        f"results/runs/{preset.name} was made with {key} = {before!r}, the preset now says {value!r}: "
+                        "delete that folder or give the preset another name"
                     )
         else:
             write_json(record, asked)
@@ -83,7 +85,7 @@ def _flat(content: dict, before: str = "") -> dict:
     return out
 
 
-# -- data ---------------------------------------------------------------------------------------------------------------
+# -- data ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,7 @@ def prepare(run: Run) -> Prepared:
     return Prepared(dataset, parts, sequences(dataset, parts, run.preset.instructions.window), held_out)
 
 
-# -- backbones ----------------------------------------------------------------------------------------------------------
+# -- backbones -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -170,7 +172,8 @@ def task_of(name: str) -> str:
 
 
 def backbone(run: Run, name: str, variant: str, seed: int) -> Predictions:
-    """Fit `name` on the data ("base"), on the data before the windows ("hint") or on data + what the LLM made ("augmented")."""
+    """Fit `name` on the data ("base"), on the data before the windows ("hint") or on data + what the LLM made
+    ("augmented")."""
     folder = run.folder / "backbones" / f"{name}-s{seed}" / variant
     if not (folder / "predictions.parquet").exists():
         _fit_backbone(run, name, variant, seed, folder)
@@ -270,7 +273,7 @@ def _augmented(run: Run, task: str, data: TrainingData, seed: int) -> TrainingDa
     return dataclasses.replace(data, item_features=data.item_features.assign(**columns))
 
 
-# -- the LLM ------------------------------------------------------------------------------------------------------------
+# -- the LLM ---------------------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=1)
@@ -280,7 +283,8 @@ def llm_of(run: Run, kind: str | None, seed: int) -> weights.LLM:
 
 
 def adapter(run: Run, kind: str, seed: int) -> Path:
-    """Tune LLM' ("plain": prompts without hints) or LLM'' ("hints"): the same instructions in the same order, with hints added."""
+    """Tune LLM' ("plain": prompts without hints) or LLM'' ("hints"): the same instructions in the same order, with
+    hints added."""
     folder = run.folder / "llm" / f"{kind}-s{seed}"
     if not (folder / "tuning.json").exists():
         from llama4rec_core.llm import tuning  # takes seconds to import, and most stages do not tune
@@ -291,7 +295,8 @@ def adapter(run: Run, kind: str, seed: int) -> Path:
 
 
 def lessons(run: Run, llm: weights.LLM, kind: str, seed: int) -> list[Example]:
-    """The instruction data of one adapter. Which targets are taught is drawn on prompts without hints, for both adapters."""
+    """The instruction data of one adapter. Which targets are taught is drawn on prompts without hints, for both
+    adapters."""
     plain = _lessons(run, llm, False, seed)
     rng = np.random.default_rng([seed, 31])
     chosen = instructions.mix(plain, run.preset.instructions.tokens, rng)
@@ -368,7 +373,7 @@ def title_prior(run: Run) -> np.ndarray:
     return (weight * once(run.folder / "llm" / "prior.parquet", make)["log_p"]).to_numpy(dtype=np.float32)
 
 
-# -- data augmentation --------------------------------------------------------------------------------------------------
+# -- data augmentation -----------------------------------------------------------------------------
 
 
 def pairs(run: Run, seed: int) -> pd.DataFrame:
@@ -440,7 +445,7 @@ def _draw_users(ready: Prepared, count: int, seed: list[int]) -> list[int]:
     return np.sort(np.random.default_rng(seed).permutation(ready.dataset.n_users)[:count]).tolist()
 
 
-# -- scores -------------------------------------------------------------------------------------------------------------
+# -- scores ----------------------------------------------------------------------------------------
 
 
 def asked_of(run: Run, name: str, method: str, seed: int) -> list[tuple[str, Predictions]]:
@@ -504,7 +509,8 @@ def list_scores(run: Run, name: str, method: str, seed: int) -> pd.DataFrame:
 
 
 def rating_scores(run: Run, name: str, method: str, seed: int) -> pd.DataFrame:
-    """Rating: what the LLM predicts. Columns: part, user, item, rating, backbone, expected (over the scale), likeliest."""
+    """Rating: what the LLM predicts. Columns: part, user, item, rating, backbone, expected (over the scale),
+    likeliest."""
     path = run.folder / "scores" / f"{name}-{method}-s{seed}.parquet"
 
     def make() -> pd.DataFrame:

@@ -121,8 +121,8 @@ def build(
     `per_user` has one row per dataset, protocol, backbone, method, seed and user; every further column is a metric,
     already averaged over the user's cases. The column MSE holds mean *squared* errors and is reported as RMSE. Four
     optional columns are settings: alpha_1, alpha_2, mode, and `changed` (1 where the user's top 5 differs from
-    M_c's, NaN where the LLM was not asked), whose mean is `users_changed`. `compared_with` names, per (dataset, protocol, backbone), the baseline that
-    was best on validation; every method that is no baseline is compared with it.
+    M_c's, NaN where the LLM was not asked), whose mean is `users_changed`. `compared_with` names, per (dataset,
+    protocol, backbone), the baseline that was best on validation; every method that is no baseline is compared with it.
 
     `value` and `std` are over seeds (std is empty for one), `hits` is the number of users with a hit, averaged over
     seeds, and the interval and `p_users` resample users. `p_users` is Holm-corrected over all rows returned here, so

@@ -12,7 +12,7 @@ def test_a_clean_list_comes_back_in_its_order():
 
 
 def test_decoration_years_case_and_accents_do_not_matter():
-    text = "1. Alien (1979)\n2) **TOY STORY**\n- \"Séven\"\n* Se7en\n  Aliens,\n• il postino"
+    text = '1. Alien (1979)\n2) **TOY STORY**\n- "Séven"\n* Se7en\n  Aliens,\n• il postino'
     order, defects = answers.ranking(text, FIVE)
     assert order == [1, 0, 4, 2, 3] and defects == ["unknown"]
 

@@ -1,4 +1,5 @@
-"""The engine against the model read plainly: one prompt at a time, no tree, and `transformers`' own greedy generation."""
+"""The engine against the model read plainly: one prompt at a time, no tree, and `transformers`' own greedy
+generation."""
 
 import numpy as np
 import pytest

@@ -35,7 +35,9 @@ def test_once_makes_a_file_once(tmp_path):
 
 def run(code, preexec_fn=None):
     """A process of its own, since limits and rights are the process's."""
-    return subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, preexec_fn=preexec_fn)
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, preexec_fn=preexec_fn
+    )
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])

@@ -1,7 +1,8 @@
 """A tuning prompt does not know its answer.
 
-A user's window target is changed, item and rating; everything is fitted and built again; the user's history and hints must come out
-byte for byte the same. The same check must fail on a builder that leaks: hints from a fit that saw the windows.
+A user's window target is changed, item and rating; everything is fitted and built again; the user's history and hints
+must come out byte for byte the same. The same check must fail on a builder that leaks: hints from a fit that saw the
+windows.
 """
 
 import dataclasses
@@ -40,7 +41,9 @@ def changed(dataset, user):
 def window_prompts(dataset, user, llm, folder, monkeypatch):
     """Every prompt of the user's window cases, as it would be built for tuning, without what is asked about."""
     monkeypatch.setattr(stages, "load", lambda name, where: dataset)
-    preset = presets.build(presets.Preset, {"name": "leak", "backbone_settings": EPOCHS, "instructions": {"window": 3}}, "test")
+    preset = presets.build(
+        presets.Preset, {"name": "leak", "backbone_settings": EPOCHS, "instructions": {"window": 3}}, "test"
+    )
     run = stages.Run(preset, folder)
     ready, out = stages.prepare(run), {}
     for task, name in {**LISTED, "rating": "DeepFM"}.items():
@@ -64,7 +67,9 @@ def test_history_and_hints_do_not_depend_on_the_target(ratings, llm, tmp_path, m
     before = window_prompts(ratings, user, llm, tmp_path / "before", monkeypatch)
     after = window_prompts(changed(ratings, user), user, llm, tmp_path / "after", monkeypatch)
     assert before == after  # keys, tokens, candidates, hints
-    assert len(before["sequential"]) == 3 and len(before["direct"]) == 1  # the last prefix holds the two earlier targets
+    assert (
+        len(before["sequential"]) == 3 and len(before["direct"]) == 1
+    )  # the last prefix holds the two earlier targets
 
 
 @pytest.mark.llm
@@ -87,7 +92,9 @@ def test_nothing_is_asked_about_training_items_and_validation_items_are_not_avoi
     ready = stages.prepare(stages.Run(presets.build(presets.Preset, {"name": "leak"}, "test"), tmp_path))
     told, rng = ready.told, np.random.default_rng(0)
     held = ready.split.valid.set_index("user")["item"]
-    drawn = {user: instructions.unseen(told, user, ratings.n_items, ratings.n_items, rng) for user in range(ratings.n_users)}
+    drawn = {
+        user: instructions.unseen(told, user, ratings.n_items, ratings.n_items, rng) for user in range(ratings.n_users)
+    }
     for user, items in drawn.items():
         assert not set(items) & set(told.history(user, told.n_train[user], 10**9))
         assert held[user] in items and len(items) + told.n_train[user] == ratings.n_items
@@ -95,7 +102,12 @@ def test_nothing_is_asked_about_training_items_and_validation_items_are_not_avoi
 
 def test_held_out_users_give_no_lessons(ratings, llm, tmp_path, monkeypatch):
     monkeypatch.setattr(stages, "load", lambda name, where: ratings)
-    content = {"name": "leak", "backbone_settings": EPOCHS, "instructions": {"window": 3, "tokens": 10**6}, "ranking": {"prior_weight": 0}}
+    content = {
+        "name": "leak",
+        "backbone_settings": EPOCHS,
+        "instructions": {"window": 3, "tokens": 10**6},
+        "ranking": {"prior_weight": 0},
+    }
     run = stages.Run(presets.build(presets.Preset, content, "test"), tmp_path)
     ready = stages.prepare(run)
     for kind in ("plain", "hints"):

@@ -41,7 +41,9 @@ def test_a_wrong_preset_says_where_and_what_would_be_right(tmp_path, text, said)
 
 
 def test_an_unknown_preset_lists_the_known_ones():
-    with pytest.raises(FileNotFoundError, match="there is no preset 'fast': the known ones are laptop, paper, quick, smoke"):
+    with pytest.raises(
+        FileNotFoundError, match="there is no preset 'fast': the known ones are laptop, paper, quick, smoke"
+    ):
         presets.load("fast")
 
 

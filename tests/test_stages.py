@@ -1,4 +1,5 @@
-"""A run that is killed goes on: the same command ends with the same files, and little is asked twice. Preset smoke, the real LLM."""
+"""A run that is killed goes on: the same command ends with the same files, and little is asked twice. Preset smoke,
+the real LLM."""
 
 import json
 import os
@@ -24,7 +25,9 @@ run = stages.Run.open("smoke")
 
 def command(code, results):
     env = os.environ | {"LLAMA4REC_RESULTS": str(results), "OMP_NUM_THREADS": str(os.cpu_count())}
-    return subprocess.Popen([sys.executable, "-c", PART.format(code)], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", PART.format(code)], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
 
 
 def kill_when(process, there):
@@ -48,7 +51,7 @@ def finish(code, results):
 @pytest.mark.llm
 @pytest.mark.data
 def test_a_kill_in_tuning_and_in_scoring_changes_nothing(tmp_path):
-    tuning, scoring = 'stages.adapter(run, "plain", 0)', 'stages.pairs(run, 0)'
+    tuning, scoring = 'stages.adapter(run, "plain", 0)', "stages.pairs(run, 0)"
     straight, stopped = tmp_path / "straight", tmp_path / "stopped"
     finish(f"{tuning}; {scoring}", straight)
 
@@ -97,7 +100,9 @@ def test_batches_that_are_done_are_not_done_again(tmp_path):
 
 def predictions(items, scores, targets, part="test"):
     n = len(targets)
-    cases = pd.DataFrame({"case": range(n), "part": part, "user": range(n), "item": targets, "rating": 5.0, "prefix": 3})
+    cases = pd.DataFrame(
+        {"case": range(n), "part": part, "user": range(n), "item": targets, "rating": 5.0, "prefix": 3}
+    )
     return stages.Predictions(cases, np.array(items), np.array(scores, dtype=np.float32), None, np.arange(n))
 
 

@@ -73,7 +73,9 @@ def test_packing_is_seeded_complete_and_within_the_row():
     packed = pack(examples, row_tokens=15, seed=3)
     assert sorted(len(e.prompt) for row in packed for e in row) == list(range(1, 12))
     assert all(sum(len(e.prompt) for e in row) <= 15 for row in packed)
-    assert [[e.prompt.key for e in row] for row in packed] == [[e.prompt.key for e in row] for row in pack(examples, 15, 3)]
+    assert [[e.prompt.key for e in row] for row in packed] == [
+        [e.prompt.key for e in row] for row in pack(examples, 15, 3)
+    ]
 
 
 def test_a_checkpoint_cut_off_in_writing_is_not_used(tmp_path):
@@ -95,11 +97,15 @@ def test_tuning_teaches_and_a_stopped_one_ends_alike(tmp_path, method):
 
     def lessons(llm):
         titles = [llm.encode(title + "\n") for title in ("Alien", "Heat", "Fargo", "Toy Story")]
-        prompts = [Prompt(str(n), llm.encode(f"Viewer {n}:\n"), tuple(Branch(t, len(t)) for t in titles)) for n in range(12)]
+        prompts = [
+            Prompt(str(n), llm.encode(f"Viewer {n}:\n"), tuple(Branch(t, len(t)) for t in titles)) for n in range(12)
+        ]
         return [Example(prompt, (Question((0, 1, 2, 3), 2),)) for prompt in prompts]
 
     rate = 1e-3 if method == "lora" else 2e-5
-    settings = TuningSettings(method=method, rows_per_step=1, row_tokens=60, save_steps=2, warmup_steps=1, learning_rate=rate)
+    settings = TuningSettings(
+        method=method, rows_per_step=1, row_tokens=60, save_steps=2, warmup_steps=1, learning_rate=rate
+    )
     llm = weights.load(weights.SMOLLM2)
     straight = tune(llm, lessons(llm), settings, tmp_path / "straight", seed=1)
     curve = np.loadtxt(straight / "curve.csv", delimiter=",", skiprows=1, ndmin=2)

@@ -1,1 +1,1 @@
-"""Mutual augmentation: `data` is what the LLM gives the conventional model (4.2), `prompt` what it gets in return (4.3)."""
+"""Mutual augmentation: `data` is what the LLM gives the backbone (4.2), `prompt` what it gets in return (4.3)."""

@@ -27,8 +27,8 @@ def pairs(
 ) -> pd.DataFrame:
     """P1: ask about `per_user` random couples of each user, in both orders.
 
-    Columns: user, preferred, other (the answer in the order asked first), margin, margin_swapped (log-odds of `preferred`
-    in each order) and agreed (both orders name the same film). Only agreements become triples.
+    Columns: user, preferred, other (the answer in the order asked first), margin, margin_swapped (log-odds of
+    `preferred` in each order) and agreed (both orders name the same film). Only agreements become triples.
     """
     rng = np.random.default_rng([seed, 41])
     couples = {u: unseen(told, u, len(told.titles), 2 * per_user, rng).reshape(-1, 2) for u in users}
@@ -58,7 +58,8 @@ def insertions(
 ) -> pd.DataFrame:
     """P2: of `sampled` random items, the one the LLM finds likeliest next goes to a random position of the sequence.
 
-    prior [I]: what ranking subtracts from each title's log-likelihood. Columns: user, item, position, advantage (over the next best).
+    prior [I]: what ranking subtracts from each title's log-likelihood. Columns: user, item, position, advantage (over
+    the next best).
     """
     rng = np.random.default_rng([seed, 42])
     drawn = {u: unseen(told, u, len(told.titles), sampled, rng) for u in users}

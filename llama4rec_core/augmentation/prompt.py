@@ -1,7 +1,7 @@
 """Prompt augmentation (4.3): what the conventional model adds to the LLM's prompt, in words.
 
-Two things join a user's prompt: the history of the most similar user (equation 4: the largest cosine of the backbone's user
-embeddings) and the backbone's own prediction (its top list in its order, or its rating).
+Two things join a user's prompt: the history of the most similar user (equation 4: the largest cosine of the
+backbone's user embeddings) and the backbone's own prediction (its top list in its order, or its rating).
 
 What a prompt may quote ends where its case's history ends. For a tuning prompt that is before the user's window, for
 the similar user too, and all numbers come from the hint backbone, which was fitted without any window.

@@ -80,7 +80,8 @@ class Row:
         return cls(torch.tensor(tokens), torch.tensor(positions), mask, starts)
 
     def before_branch(self, prompts: Sequence[Prompt], p: int, b: int) -> list[int]:
-        """The places whose next-token predictions are the tokens of branch b of prompt p: the prefix's last, then its own."""
+        """The places whose next-token predictions are the tokens of branch b of prompt p: the prefix's last, then its
+        own."""
         begin, branch_begins = self.starts[p]
         length = len(prompts[p].branches[b].tokens)
         return [begin + len(prompts[p].prefix) - 1, *range(branch_begins[b], branch_begins[b] + length - 1)]
@@ -115,7 +116,8 @@ def hidden_states(model, row: Row) -> torch.Tensor:
 
 @torch.inference_mode()
 def score_row(llm: LLM, prompts: Sequence[Prompt]) -> list[list[np.ndarray]]:
-    """One forward pass; for each prompt and branch, `[log p(answer)]` or the log-probabilities of `choices` among themselves."""
+    """One forward pass; for each prompt and branch, `[log p(answer)]` or the log-probabilities of `choices` among
+    themselves."""
     row = Row.of(prompts)
     hidden = hidden_states(llm.model, row)  # [T, D]
     head = llm.model.get_output_embeddings().weight  # [V, D]

@@ -1,8 +1,8 @@
 """Every prompt of the project, as plain templates.
 
 A prompt is put together from pieces of text in the order of the paper's figure 2: instruction and history first, then
-what augments it (the similar user's history, the conventional model's prediction), then the candidates. That order is also
-the cheap one: what a user's prompts share comes first and is read once.
+what augments it (the similar user's history, the conventional model's prediction), then the candidates. That order is
+also the cheap one: what a user's prompts share comes first and is read once.
 
 Tokens are made piece by piece (a title is always the same tokens), so a candidate costs its own title and nothing else.
 """
@@ -31,7 +31,7 @@ FILMS = Words("films", "viewer", "watched", "watches", (("director", "directed b
 BOOKS = Words("books", "reader", "read", "reads", (("genre", "a book of the genre"), ("pages", "with a page count of")))
 WORDS = {"ml-100k": FILMS, "ml-1m": FILMS, "bookcrossing": BOOKS}
 
-# -- ranking (direct and sequential) ------------------------------------------------------------------------------------
+# -- ranking (direct and sequential) ---------------------------------------------------------------
 HISTORY = "{Items} this {user} {chose}, oldest first:\n"
 SIMILAR = "{Items} a {user} of similar taste {chose}:\n"
 PREDICTION = "A recommender system suggests, best first:\n"

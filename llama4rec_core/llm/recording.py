@@ -1,7 +1,7 @@
 """Long LLM work in batches that are kept as they are finished: a kill loses one batch, and the next run goes on.
 
-Batches depend on the prompts alone. Each is written whole to a part file; at the end the parts become one file and one cost report.
-Before a batch is sent its size is noted, so that what was really sent, twice or once, can be counted.
+Batches depend on the prompts alone. Each is written whole to a part file; at the end the parts become one file and
+one cost report. Before a batch is sent its size is noted, so that what was really sent, twice or once, can be counted.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from llama4rec_core.llm.engine import Prompt, rows, score_row
 from llama4rec_core.llm.weights import LLM
 from llama4rec_core.progress import Progress
 
-
 SCORES = {"key": "str", "branch": "int32", "choice": "int32", "log_p": "float32"}  # columns of a score file
 
 
@@ -31,7 +30,8 @@ def in_batches(
     tokens: Sequence[int],
     work: Callable[[Sequence[int]], pd.DataFrame],
 ) -> pd.DataFrame:
-    """Do `work` on each batch of request indices, keep each answer, return all of them and leave them in `path` (parquet).
+    """Do `work` on each batch of request indices, keep each answer, return all of them and leave them in `path`
+    (parquet).
 
     tokens: how many tokens each request reads, for the cost report `path`.json.
     """
@@ -74,7 +74,8 @@ def in_batches(
 def score(
     llm: LLM, prompts: Sequence[Prompt], path: Path, what: str, row_tokens: int = 512, rows_per_batch: int = 8
 ) -> pd.DataFrame:
-    """Score prompts resumably. Columns: key, branch, choice, log_p; one row per branch (choice 0), or per branch and choice."""
+    """Score prompts resumably. Columns: key, branch, choice, log_p; one row per branch (choice 0), or per branch and
+    choice."""
     packed = list(rows(prompts, row_tokens))
     first = np.cumsum(
         [0, *map(len, packed)]

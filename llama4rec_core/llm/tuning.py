@@ -1,13 +1,14 @@
 """Instruction tuning (4.5): teach the LLM on the very trees it will be scored on.
 
-An example is a prompt and, for each question in it, its alternatives and the right one: a list's candidates (ranking), two
-films (P1), the digits of the scale (rating). Two losses, both only where they count:
+An example is a prompt and, for each question in it, its alternatives and the right one: a list's candidates
+(ranking), two films (P1), the digits of the scale (rating). Two losses, both only where they count:
 
-    cross-entropy    -mean log p(token)          over the right answers' tokens and the history's own titles (equation 8)
-    choice           -mean log softmax_a S(a)    over each question's alternatives, S(a) = log p(answer a | prefix) - prior(a)
+    cross-entropy    -mean log p(token)          over right answers and the history's own titles (equation 8)
+    choice           -mean log softmax_a S(a)    over a question's alternatives, S(a) = log p(a | prefix) - prior(a)
 
-The second is what ranking by likelihood needs: not that the right title is likely, but that it is likelier than the others.
-`transformers.Trainer` runs it, so checkpoints, resuming, gradient accumulation and `accelerate launch` are the library's.
+The second is what ranking by likelihood needs: not that the right title is likely, but that it is likelier than the
+others. `transformers.Trainer` runs it, so checkpoints, resuming, gradient accumulation and `accelerate launch` are
+the library's.
 """
 
 from __future__ import annotations
@@ -33,13 +34,14 @@ from llama4rec_core.progress import Progress
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
-# columns of the label table: where in the logits, which token, of which alternative to which question, is that the right one,
-# does the token count for cross-entropy, what is subtracted from the alternative's score
+# columns of the label table: where in the logits, which token, of which alternative to which question, is that the
+# right one, does the token count for cross-entropy, what is subtracted from the alternative's score
 PLACE, TOKEN, ALTERNATIVE, QUESTION, RIGHT, LEARN, PRIOR = range(7)
 
 
 def collate(batch: Sequence[Sequence[Example]]) -> dict[str, torch.Tensor]:
-    """One packed row of examples to the model's inputs and the label table [n, 7] (float64, which holds every id exactly)."""
+    """One packed row of examples to the model's inputs and the label table [n, 7] (float64, which holds every id
+    exactly)."""
     (examples,) = batch
     prompts = [example.prompt for example in examples]
     row = Row.of(prompts)

