@@ -164,7 +164,7 @@ def tune(llm: LLM, examples: Sequence[Example], settings: TuningSettings, folder
         learning_rate=settings.learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=settings.warmup_steps,
-        logging_steps=5,
+        logging_steps=1,
         save_steps=settings.save_steps,
         save_total_limit=2,
         seed=seed,
