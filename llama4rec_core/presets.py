@@ -70,7 +70,7 @@ class RankingSettings:
 @dataclass(frozen=True)
 class EvaluationSettings:
     rating_users: int | None = None  # rating rows on so many users, the same for every row; None: all
-    choosing_users: int | None = None  # held-out users whose windows help to choose the rating weights; None: all
+    choosing_users: int | None = None  # held-out users whose windows help to choose the weights; None: all of them
     draws: int = 2000  # bootstrap draws
 
 

@@ -458,13 +458,9 @@ def asked_of(run: Run, name: str, method: str, seed: int) -> list[tuple[str, Pre
     known = backbone(run, name, variant, seed)
     out = [(variant, known.part("valid") if method == "untuned" else known)]
     if method == "Llama4Rec":
-        task = task_of(name)
-        windows = backbone(run, run.preset.hint_backbones[task], "hint", seed)
-        keep = ready.held_out
-        if task == "rating" and ask.choosing_users is not None:
-            keep = np.zeros_like(keep)
-            keep[np.flatnonzero(ready.held_out)[: ask.choosing_users]] = True
-        out.append(("hint", windows.only(keep[windows.cases["user"].to_numpy()])))
+        windows = backbone(run, run.preset.hint_backbones[task_of(name)], "hint", seed)
+        choosing = np.flatnonzero(ready.held_out)[: ask.choosing_users]
+        out.append(("hint", windows.only(windows.cases["user"].isin(choosing).to_numpy())))
     if task_of(name) == "rating" and ask.rating_users is not None:
         users = _draw_users(ready, ask.rating_users, [51])
         out[0] = (variant, out[0][1].only(out[0][1].cases["user"].isin(users).to_numpy()))
