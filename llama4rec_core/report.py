@@ -18,10 +18,11 @@ from importlib.metadata import version
 import pandas as pd
 
 from llama4rec_core import paths, tables
-from llama4rec_core.files import read_json, write_json
+from llama4rec_core.files import read_json, write_json, write_text
 from llama4rec_core.rows import TABLES, base
 from llama4rec_core.stages import BACKBONES, Run, prepare, task_of
 
+MARKERS = ("<!-- results: written by snakemake publish -->", "<!-- end of results -->")
 PACKAGES = (
     "torch",
     "transformers",
@@ -128,7 +129,30 @@ def publish(run: Run) -> pd.DataFrame:
     for path in sorted((run.folder / "figures").glob("*.png")):
         shutil.copy(path, figures / path.name)
     write_json(paths.results() / "recorded" / f"run-{run.preset.name}.json", record(run))
+    readme = paths.ROOT / "README.md"
+    write_text(readme, with_results(readme.read_text(encoding="utf-8"), run.preset.name))
     return done
+
+
+def with_results(text: str, preset: str) -> str:
+    """The README with the published rows of one preset between its two markers."""
+    before, rest = text.split(MARKERS[0])
+    _, after = rest.split(MARKERS[1])
+    lines = [
+        "",
+        "| backbone | metric | Base | IFT | Llama4Rec | paper: Base, IFT, Llama4Rec |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name in TABLES.values():
+        path = paths.results() / "tables" / f"{name}.csv"
+        table = tables.read(path) if path.exists() else pd.DataFrame(columns=tables.COLUMNS)
+        for (backbone, metric), rows in table[table["preset"] == preset].groupby(["backbone", "metric"], sort=False):
+            if metric in ("HR@5", "NDCG@5", "RMSE", "MAE"):
+                rows = rows.set_index("method").reindex(["Base", "IFT", "Llama4Rec"])
+                ours = " | ".join(f"{r.value:.4f} [{r.ci_low:.4f}, {r.ci_high:.4f}]" for r in rows.itertuples())
+                papers = ", ".join(f"{value:.4f}" for value in rows["paper_value"])
+                lines.append(f"| {backbone} | {metric} | {ours} | {papers} |")
+    return before + MARKERS[0] + "\n".join(lines) + "\n\n" + MARKERS[1] + after
 
 
 def main(arguments: list[str] | None = None) -> None:
