@@ -31,6 +31,7 @@ def test_the_readme_gets_the_published_rows_between_its_markers(published):
     assert "LightGCN" not in report.with_results(text, "laptop")
 
 
-def test_the_committed_readme_shows_the_committed_tables():
+def test_the_committed_readme_shows_the_committed_tables(monkeypatch):
+    monkeypatch.delenv("LLAMA4REC_RESULTS", raising=False)
     readme = (report.paths.ROOT / "README.md").read_text(encoding="utf-8")
     assert report.with_results(readme, "quick") == readme
