@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -101,7 +102,9 @@ def load(name: str, adapter: Path | None = None, merge: bool = True) -> LLM:
     if adapter is not None and not tuned_whole:
         from peft import PeftModel
 
-        model = PeftModel.from_pretrained(model, adapter)
+        with warnings.catch_warnings():  # peft asks transformers by a name that is being renamed
+            warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
+            model = PeftModel.from_pretrained(model, adapter)
         if merge:
             model = model.merge_and_unload()
     model = model.to(where).eval()
