@@ -140,6 +140,7 @@ def with_results(text: str, preset: str) -> str:
     _, after = rest.split(MARKERS[1])
     lines = [
         "",
+        "",
         "| backbone | metric | Base | IFT | Llama4Rec | paper: Base, IFT, Llama4Rec |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
