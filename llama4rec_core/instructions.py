@@ -27,14 +27,6 @@ from llama4rec_core.llm.weights import LLM
 
 
 @dataclass(frozen=True)
-class Lengths:
-    """How much of a history is told."""
-
-    history: int
-    rated_history: int
-
-
-@dataclass(frozen=True)
 class List:
     """One list to be ranked: the cases it serves share user, history and candidates."""
 

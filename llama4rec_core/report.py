@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import resource
 import shutil
 import subprocess
 from importlib.metadata import version
@@ -66,12 +65,6 @@ def record(run: Run) -> dict:
     }
     write_json(run.folder / "run.json", content)
     return content
-
-
-def memory_gb() -> float:
-    """The most memory this process has held, in GB (Linux and macOS count differently)."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1e9 if platform.system() == "Darwin" else 1e6)
 
 
 def _commit() -> str:

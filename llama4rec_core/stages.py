@@ -37,7 +37,6 @@ PARTS = {
     "hint": ("window",),
 }  # what each fit of a backbone predicts
 ADAPTERS = {"IFT": "plain", "Llama4Rec": "hints", "untuned": None}  # which LLM answers for which row
-CUTOFFS = (3, 5)
 
 
 @dataclass(frozen=True, eq=False)

@@ -112,11 +112,10 @@ def tree_loss(
 
 
 class Report(TrainerCallback):
-    """Keeps the curve and prints how far it is, now and then."""
+    """Prints how far tuning is, now and then."""
 
-    def __init__(self, name: str, tokens_per_step: float, folder: Path):
-        self.name, self.tokens_per_step, self.folder = name, tokens_per_step, folder
-        self.progress, self.started = None, time.time()
+    def __init__(self, name: str):
+        self.name, self.progress = name, None
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.progress = Progress(f"tuning {self.name}", state.max_steps, done=state.global_step, unit="steps")
@@ -175,7 +174,7 @@ def tune(llm: LLM, examples: Sequence[Example], settings: TuningSettings, folder
         dataloader_pin_memory=False,
         label_names=["labels"],
     )
-    report = Report(folder.name, tokens / max(1, len(data)), folder)
+    report = Report(folder.name)
     trainer = Trainer(
         model=model,
         args=arguments,
