@@ -2,7 +2,7 @@
 #
 #   snakemake                            preset quick: the first rows of Tables 2-4, under an hour on two cores
 #   snakemake --config preset=smoke      a look at every step in minutes
-#   snakemake base                       Base rows of every backbone, three seeds, no LLM
+#   snakemake base                       Base rows of every backbone, three seeds, three tie-breaks, no LLM
 #   snakemake publish                    merge the run's tables and figures into results/tables and results/figures
 #
 # A stage leaves whole files, so stopping and starting again continues. Settings: presets/<preset>.yaml.
@@ -10,12 +10,15 @@
 import os
 from pathlib import Path
 
-from llama4rec_core import paths, presets, stages
+from llama4rec_core import paths, presets
+from llama4rec_core.backbones import BACKBONES
+from llama4rec_core.report import YARDSTICKS
+from llama4rec_core.rows import TIES
 
 PRESET = presets.load(config.get("preset", "quick"))
 RUN = str(paths.runs() / PRESET.name)
 BASE_SEEDS = [0, 1, 2]
-ALL_BACKBONES = [name for name in stages.BACKBONES if name not in ("Popularity", "Bias")]
+ALL_BACKBONES = [name for name in BACKBONES if name not in YARDSTICKS]
 HINTS = list(PRESET.hint_backbones.values())
 
 # notebooks run headless: no bars, one process at a time (the LLM uses every core), progress lines on the terminal
@@ -54,16 +57,16 @@ rule data:
         papermill("01_data_preparation")
 
 
-rule backbone:
+rule backbone:  # on one thread each, so as many at a time as there are cores
     input:
         rules.data.output,
     output:
         notebook=f"{RUN}/notebooks/02_{{name}}_s{{seed}}.ipynb",
     params:
         lambda w: f"-p preset {PRESET.name} -p backbone {w.name} -p seed {w.seed}",
-    threads: workflow.cores
+    threads: 1
     shell:
-        papermill("02_conventional_models")
+        "OMP_NUM_THREADS=1 " + papermill("02_conventional_models")
 
 
 rule tuning:
@@ -127,9 +130,20 @@ rule tables:
         papermill("09_tables_and_figures") + f" && python -m llama4rec_core.report show {PRESET.name}"
 
 
+rule ties:
+    input:
+        rules.data.output,
+    output:
+        f"{RUN}-ties-{{ties}}/rows/{{name}}-s{{seed}}/base.parquet",
+    threads: 1
+    shell:
+        f"OMP_NUM_THREADS=1 python -m llama4rec_core.report ties {PRESET.name} {{wildcards.ties}} {{wildcards.name}} {{wildcards.seed}}"
+
+
 rule base:
     input:
         [fitted(name, seed) for name in ALL_BACKBONES for seed in BASE_SEEDS],
+        [f"{RUN}-ties-{ties}/rows/{name}-s{seed}/base.parquet" for ties in TIES for name in ALL_BACKBONES for seed in BASE_SEEDS],
     shell:
         f"python -m llama4rec_core.report base {PRESET.name}"
 

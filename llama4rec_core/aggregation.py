@@ -249,25 +249,33 @@ def choose_alphas(
     alpha_1: Sequence[float] = ALPHA_1,
     alpha_2: Sequence[float] = ALPHA_2,
 ) -> Choice:
-    """The pair of the grid with the best validation metric, the mean over users of `evaluate(alpha_1, alpha_2)` [U].
+    """The pair with the least LLM among those that validation cannot tell from the best: the one-standard-error rule.
 
-    For RMSE let `evaluate` return each user's mean squared error and set `larger_is_better=False`. Equal means go to
-    the smaller alpha_1, then the smaller alpha_2: less LLM. Raises ValueError where the metric is empty or not finite.
+    `evaluate(alpha_1, alpha_2)` gives each user's metric [U]; for RMSE, each user's mean squared error, with
+    `larger_is_better=False`. The best of the grid is the largest of many noisy means and promises too much, so every
+    pair is kept that falls short of it by at most one standard error of their paired difference, std(d) / sqrt(U); of
+    those the smallest alpha_1 is taken, then the smallest alpha_2 (Breiman et al., 1984, section 3.4.3). Raises
+    ValueError where the metric is empty or not finite.
     """
-    rows = []
+    pairs, per_user = [], []
     for first in sorted(alpha_1):
         for second in sorted(alpha_2):
             check_alphas(first, second)
             values = _finite(f"the metric at alpha_1 = {first}, alpha_2 = {second}", evaluate(first, second), ndim=1)
             if not values.size:
                 raise ValueError("there is no validation user to choose alpha_1 and alpha_2 on")
-            rows.append((float(first), float(second), float(values.mean())))
-    if not rows:
+            pairs.append((float(first), float(second)))
+            per_user.append(values if larger_is_better else -values)
+    if not pairs:
         raise ValueError("the grid of alpha_1 and alpha_2 is empty")
-    grid = pd.DataFrame(rows, columns=["alpha_1", "alpha_2", "value"])
-    gain = grid["value"] if larger_is_better else -grid["value"]
-    best = grid[gain >= gain.max() - _EQUAL * abs(gain.max())].iloc[0]  # the grid is sorted: the first uses less LLM
-    return Choice(float(best["alpha_1"]), float(best["alpha_2"]), float(best["value"]), grid)
+    gain = np.stack(per_user)  # [pairs, U], larger is better
+    mean = gain.mean(axis=1)
+    short = gain[mean.argmax()] - gain  # [pairs, U], how far each falls short of the best
+    error = short.std(axis=1, ddof=min(1, gain.shape[1] - 1)) / np.sqrt(gain.shape[1])
+    chosen = int(np.argmax(short.mean(axis=1) <= error + _EQUAL * abs(mean.max())))  # the first uses least LLM
+    value = mean if larger_is_better else -mean
+    grid = pd.DataFrame(pairs, columns=["alpha_1", "alpha_2"]).assign(value=value)
+    return Choice(*pairs[chosen], float(value[chosen]), grid)
 
 
 def _finite(name: str, values, ndim: int | None = None) -> np.ndarray:

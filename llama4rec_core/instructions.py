@@ -25,6 +25,8 @@ from llama4rec_core.llm.engine import Prompt
 from llama4rec_core.llm.lessons import Example, Question
 from llama4rec_core.llm.weights import LLM
 
+KINDS = ("direct", "sequential", "next", "rating", "pair")
+
 
 @dataclass(frozen=True)
 class List:
@@ -180,14 +182,23 @@ def rating_examples(
     return out
 
 
-def mix(kinds: dict[str, list[Example]], tokens: int, rng: np.random.Generator) -> list[Example]:
-    """About `tokens` tokens of examples, the same share from each kind while it lasts; repeated prompts are dropped."""
-    queues = {kind: [examples[i] for i in rng.permutation(len(examples))] for kind, examples in kinds.items()}
+def mix(
+    kinds: dict[str, list[Example]], shares: dict[str, float], tokens: int, rng: np.random.Generator
+) -> list[Example]:
+    """About `tokens` tokens of examples, divided among the kinds as `shares` says while each lasts; repeated prompts
+    are dropped, and a kind without a share is left out. Raises ValueError where a share names no kind."""
+    if unknown := set(shares) - set(KINDS):
+        raise ValueError(f"instructions.shares has an unknown kind {min(unknown)!r}: the kinds are {', '.join(KINDS)}")
+    queues = {
+        kind: [examples[i] for i in rng.permutation(len(examples))]
+        for kind, examples in kinds.items()
+        if shares.get(kind)
+    }
     spent = dict.fromkeys(queues, 0)
     chosen: list[Example] = []
     asked: set[tuple] = set()
     while sum(spent.values()) < tokens and any(queues.values()):
-        kind = min((kind for kind in queues if queues[kind]), key=spent.__getitem__)
+        kind = min((kind for kind in queues if queues[kind]), key=lambda kind: spent[kind] / shares[kind])
         example = queues[kind].pop()
         content = (example.prompt.prefix, tuple(branch.tokens for branch in example.prompt.branches))
         if content in asked:

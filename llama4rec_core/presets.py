@@ -42,6 +42,10 @@ class InstructionSettings:
     """What the LLM is tuned on."""
 
     tokens: int = 100_000  # per adapter, all kinds together
+    # how the tokens are divided: the two rankings (top-k tasks that are asked for), next item, ratings, pairs
+    shares: dict[str, float] = field(
+        default_factory=lambda: {"direct": 3.0, "sequential": 3.0, "next": 2.0, "rating": 2.0, "pair": 1.0}
+    )
     window: int = 5  # each user's last training interactions: the only tuning targets, unseen by the hint backbone
     held_out: float = 0.2  # share of users whose windows are kept out of tuning, to choose on
     next: int = 1200  # P2 lessons drawn at most

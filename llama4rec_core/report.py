@@ -2,6 +2,7 @@
 
 python -m llama4rec_core.report show quick       print the run's tables
 python -m llama4rec_core.report base quick       Base rows of all backbones fitted so far, table and Markdown
+python -m llama4rec_core.report ties quick reverse LightGCN 0     one Base row with ties in time broken otherwise
 python -m llama4rec_core.report publish quick    merge tables, figures and record into results/
 """
 
@@ -12,16 +13,19 @@ import os
 import platform
 import shutil
 import subprocess
+from dataclasses import replace
 from importlib.metadata import version
 
 import pandas as pd
 
 from llama4rec_core import paths, tables
+from llama4rec_core.backbones import BACKBONES
 from llama4rec_core.files import read_json, write_json, write_text
-from llama4rec_core.rows import TABLES, base
-from llama4rec_core.stages import BACKBONES, Run, prepare, task_of
+from llama4rec_core.rows import TABLES, TIES, base
+from llama4rec_core.stages import Run, prepare, task_of
 
 MARKERS = ("<!-- results: written by snakemake publish -->", "<!-- end of results -->")
+YARDSTICKS = ("Popularity", "Bias")  # what every backbone must beat
 PACKAGES = (
     "torch",
     "transformers",
@@ -88,23 +92,34 @@ def show(run: Run) -> None:
     print(f"Tables, figures and every file behind them: results/runs/{run.preset.name}/", flush=True)
 
 
+def broken_otherwise(run: Run, tie_break: str) -> Run:
+    """The same run where interactions of one user at one second stand in another order (`data.tie_break`)."""
+    data = replace(run.preset.data, tie_break=tie_break)
+    return Run.open(replace(run.preset, name=f"{run.preset.name}-ties-{tie_break}", data=data))
+
+
 def base_rows(run: Run) -> pd.DataFrame:
-    """Base rows of every backbone and seed that has been fitted, one table, `tables/base.csv` with its Markdown
-    twin."""
-    ready, built = prepare(run), []
-    folders = sorted(path.parent.parent.name for path in (run.folder / "backbones").glob("*/base/predictions.parquet"))
-    known = [(name, int(seed)) for name, seed in (folder.rsplit("-s", 1) for folder in folders)]
-    for task in TABLES:
-        frames = [base(run, name, seed) for name, seed in known if name in BACKBONES and task_of(name) == task]
-        if frames:
-            built.append(
-                tables.build(
-                    pd.concat(frames, ignore_index=True),
-                    preset=run.preset.name,
-                    llm="",
-                    draws=run.preset.evaluation.draws,
-                )
-            )
+    """Base rows of every backbone and seed that has been fitted, one table, `tables/base.csv` with its Markdown twin;
+    those with ties broken otherwise beside them."""
+    ready = prepare(run)
+    runs = [run] + [
+        broken_otherwise(run, ties) for ties in TIES if (paths.runs() / f"{run.preset.name}-ties-{ties}").exists()
+    ]
+    frames: dict[str, list[pd.DataFrame]] = {task: [] for task in TABLES}
+    for each in runs:
+        for name in YARDSTICKS:
+            base(each, name, 0)
+        for path in sorted((each.folder / "backbones").glob("*/base/predictions.parquet")):
+            name, seed = path.parent.parent.name.rsplit("-s", 1)
+            if name in BACKBONES:
+                frames[task_of(name)].append(base(each, name, int(seed)))
+    built = [
+        tables.build(
+            pd.concat(found, ignore_index=True), preset=run.preset.name, llm="", draws=run.preset.evaluation.draws
+        )
+        for found in frames.values()
+        if found
+    ]
     table = pd.concat(built, ignore_index=True)
     caption = (
         f"Base rows: conventional models alone on {ready.dataset.name} ({ready.split.protocol}), "
@@ -151,12 +166,16 @@ def with_results(text: str, preset: str) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m llama4rec_core.report", description=__doc__.splitlines()[0])
-    parser.add_argument("verb", choices=["show", "base", "publish"])
+    parser.add_argument("verb", choices=["show", "base", "ties", "publish"])
     parser.add_argument("preset")
+    parser.add_argument("of", nargs="*", help="ties: the tie-break, the backbone and the seed")
     asked = parser.parse_args(arguments)
     run = Run.open(asked.preset)
     if asked.verb == "show":
         show(run)
+    elif asked.verb == "ties":
+        tie_break, name, seed = asked.of
+        base(broken_otherwise(run, tie_break), name, int(seed))
     elif asked.verb == "base":
         base_rows(run)
         print((run.folder / "tables" / "base.md").read_text(encoding="utf-8"))

@@ -19,6 +19,7 @@ from llama4rec_core.files import once, read_frame, read_json, write_frame, write
 from llama4rec_core.stages import Predictions, Run, asked_of, backbone, list_scores, prepare, rating_scores, task_of
 
 METHODS = ("Base", "IFT", "Llama4Rec")
+TIES = {"reverse": "reversed", "random": "at random"}  # interactions of one second, where not in the file's order
 TABLES = {"direct": "table_2_direct", "sequential": "table_3_sequential", "rating": "table_4_rating"}
 
 
@@ -66,9 +67,10 @@ def base(run: Run, name: str, seed: int) -> pd.DataFrame:
 
 def _named(run: Run, name: str, method: str, seed: int, frame: pd.DataFrame, **settings: object) -> pd.DataFrame:
     ready = prepare(run)
+    ties = run.preset.data.tie_break
     columns = {
         "dataset": ready.dataset.name,
-        "protocol": ready.split.protocol,
+        "protocol": ready.split.protocol + ("" if ties == "file" else f", ties {TIES[ties]}"),
         "backbone": name,
         "method": method,
         "seed": seed,

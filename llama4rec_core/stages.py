@@ -47,9 +47,9 @@ class Run:
     folder: Path
 
     @classmethod
-    def open(cls, preset: str | Path) -> Run:
+    def open(cls, preset: str | Path | Preset) -> Run:
         """Raises ValueError where the folder was made with other settings: mixed results would be worth nothing."""
-        preset = presets.load(preset)
+        preset = preset if isinstance(preset, Preset) else presets.load(preset)
         folder = paths.runs() / preset.name
         asked = _comparable(preset)
         record = folder / "preset.json"
@@ -298,7 +298,7 @@ def lessons(run: Run, llm: weights.LLM, kind: str, seed: int) -> list[Example]:
     adapters."""
     plain = _lessons(run, llm, False, seed)
     rng = np.random.default_rng([seed, 31])
-    chosen = instructions.mix(plain, run.preset.instructions.tokens, rng)
+    chosen = instructions.mix(plain, run.preset.instructions.shares, run.preset.instructions.tokens, rng)
     if kind == "plain":
         return chosen
     hinted = {

@@ -32,7 +32,7 @@ _DECIMALS = {column: 6 for column in COLUMNS if column not in _TEXT} | {
 _ORDER = {  # rows and Markdown columns stand in this order; a name that is not here follows, by alphabet
     "preset": ("smoke", "quick", "laptop", "paper"),
     "dataset": ("ml-100k", "ml-1m", "bookcrossing"),
-    "protocol": ("leave-one-out", "rolling"),
+    "protocol": ("leave-one-out", "leave-one-out, ties reversed", "leave-one-out, ties at random", "rolling"),
     "backbone": ("MF", "LightGCN", "MixGCF", "SGL", "SASRec", "BERT4Rec", "CL4SRec",
                  "DeepFM", "NFM", "DCN", "AFM", "xDeepFM", "AutoInt"),
     "method": ("Base", "IFT", "Llama4Rec", "w/o DA", "w/o PA", "w/o AA", "random DA"),

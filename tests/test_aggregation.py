@@ -282,12 +282,24 @@ def test_shortcut_by_hand():
 # --- choosing --------------------------------------------------------------------------------------
 
 
-def test_choose_alphas_finds_the_best_mean_over_users():
-    choice = agg.choose_alphas(lambda a1, a2: [0.0, 1 - (a1 - 0.5) ** 2 - (a2 - 0.7) ** 2])
+def test_choose_alphas_finds_the_best_mean_over_users_where_all_agree():
+    choice = agg.choose_alphas(lambda a1, a2: [v := 1 - (a1 - 0.5) ** 2 - (a2 - 0.7) ** 2, v - 1])
     assert (choice.alpha_1, choice.alpha_2, choice.value) == (0.5, 0.7, 0.5)
     assert list(choice.grid.columns) == ["alpha_1", "alpha_2", "value"] and len(choice.grid) == 30
     worst_is_best = agg.choose_alphas(lambda a1, a2: [(a1 - 0.9) ** 2 + (a2 - 0.1) ** 2], larger_is_better=False)
     assert (worst_is_best.alpha_1, worst_is_best.alpha_2) == (0.9, 0.1)
+
+
+def test_a_pair_within_one_standard_error_of_the_best_and_with_less_llm_is_taken():
+    """Four users. Best: alpha_1 0.9, mean 2. At 0.5 the paired differences are (4, 0, 0, 0): mean 1, standard error
+    2 / sqrt(4) = 1, just within. At 0.3 they are (3, 1, 1, 1): mean 1.5, standard error 0.5, out."""
+    users = {0.9: [5, 1, 1, 1], 0.5: [1, 1, 1, 1], 0.3: [2, 0, 0, 0]}
+    choice = agg.choose_alphas(lambda a1, a2: users[a1], alpha_1=(0.3, 0.5, 0.9), alpha_2=(0.1, 0.3))
+    assert (choice.alpha_1, choice.alpha_2, choice.value) == (0.5, 0.1, 1.0)
+    assert choice.grid["value"].tolist() == [0.5, 0.5, 1, 1, 2, 2]
+    errors = {a1: [10 - v for v in values] for a1, values in users.items()}
+    smaller = agg.choose_alphas(lambda a1, a2: errors[a1], False, (0.3, 0.5, 0.9), (0.1,))
+    assert (smaller.alpha_1, smaller.value) == (0.5, 9.0)
 
 
 @pytest.mark.parametrize("larger_is_better", [True, False])

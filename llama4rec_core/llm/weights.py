@@ -83,6 +83,7 @@ def load(name: str, adapter: Path | None = None, merge: bool = True) -> LLM:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    settle_kernels()
     folder = smollm2() if name == SMOLLM2 else Path(name) if Path(name).is_dir() else None
     if folder is not None:
         check_folder(folder)
@@ -110,6 +111,18 @@ def load(name: str, adapter: Path | None = None, merge: bool = True) -> LLM:
     model = model.to(where).eval()
     digest = folder_sha256(folder) if folder is not None else str(getattr(model.config, "_commit_hash", None))
     return LLM(name, model, tokenizer, digest)
+
+
+def settle_kernels() -> None:
+    """Call each elementwise function of the model once on one number, so on one thread.
+
+    MKL picks a function's kernel at its first call; two threads that make it together may for that one call get
+    another, less accurate one (pytorch issue 188792: cos off by 1.5e-4, seen here in one process of ten), and a tuning
+    gone on after a kill would not end like one that was not stopped.
+    """
+    one = torch.ones(1)
+    for function in (torch.sin, torch.cos, torch.exp, torch.log, torch.sqrt, torch.rsqrt, torch.tanh, torch.erf):
+        function(one)
 
 
 def check_folder(folder: Path) -> None:
