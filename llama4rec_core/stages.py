@@ -135,7 +135,8 @@ def prepare(run: Run) -> Prepared:
         : round(run.preset.instructions.held_out * dataset.n_users)
     ]
     held_out[chosen] = True
-    return Prepared(dataset, parts, sequences(dataset, parts, run.preset.instructions.window), held_out)
+    words = asked.words or prompts.WORDS.get(asked.name, prompts.Words())
+    return Prepared(dataset, parts, sequences(dataset, parts, run.preset.instructions.window, words), held_out)
 
 
 # -- backbones -------------------------------------------------------------------------------------
@@ -423,13 +424,14 @@ def attributes(run: Run, seed: int) -> pd.DataFrame:
     path = run.folder / "augmentation" / f"attributes-s{seed}.csv"
     ready, asked = prepare(run), run.preset.augmentation
     table = ready.dataset.items
+    if not ready.told.words.attributes:  # own data without data.words.attributes: there is nothing to ask
+        return pd.DataFrame({"item": np.arange(0), "title": "", "answer": "", "defects": ""})
     items = np.arange(len(table))[: asked.items] if asked.items is not None else np.arange(len(table))
     years = table["year"].iloc[items].astype(str) if "year" in table else [""] * len(items)
     made_once = once(
         path,
         lambda: made.attributes(
             llm_of(run, "plain", seed),
-            run.preset.data.name,
             ready.told,
             items,
             list(years),

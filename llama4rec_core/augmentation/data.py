@@ -78,13 +78,13 @@ def insertions(
 
 
 def attributes(
-    llm: LLM, dataset: str, told: Sequences, items: Sequence[int], years: Sequence[str], path: Path, per_batch: int = 32
+    llm: LLM, told: Sequences, items: Sequence[int], years: Sequence[str], path: Path, per_batch: int = 32
 ) -> pd.DataFrame:
     """P3: let the LLM write each item's attributes after in-context examples.
 
     Columns: item, title, one per attribute ("" where the answer has none), answer (as written), defects.
     """
-    prefix = prompts.attributes_prefix(llm, dataset, told.words)
+    prefix = prompts.attributes_prefix(llm, told.words)
     tails = [
         llm.encode(prompts.attributes_question(told.titles[i], year, told.words))
         for i, year in zip(items, years, strict=True)

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from llama4rec_core.data import Dataset, Split, cut_last, offsets
-from llama4rec_core.llm.prompts import WORDS, Hint, Words
+from llama4rec_core.llm.prompts import Hint, Words
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Sequences:
         return np.array([float(text) for text in self.scale], dtype=np.float32)
 
 
-def sequences(dataset: Dataset, split: Split, window: int) -> Sequences:
+def sequences(dataset: Dataset, split: Split, window: int, words: Words) -> Sequences:
     order = pd.concat([split.train, split.valid, split.test]).sort_values(
         "user", kind="stable"
     )  # parts are in order for each user
@@ -73,7 +73,7 @@ def sequences(dataset: Dataset, split: Split, window: int) -> Sequences:
         n_kept=np.diff(offsets(kept, dataset.n_users)),
         titles=tuple(dataset.items["title"]),
         scale=tuple(str(value) for value in range(int(np.ceil(low)), int(np.floor(high)) + 1)),
-        words=WORDS.get(dataset.name, Words()),
+        words=words,
     )
 
 

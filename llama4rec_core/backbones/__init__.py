@@ -8,7 +8,16 @@ Another backbone is one file: a frozen Settings dataclass, an `nn.Module(data, s
 says what each of these must return; `direct.py` shows the smallest one.
 """
 
-from . import direct, rating, sequential, simple  # noqa: F401  (each file enters its backbones in BACKBONES)
+from . import (  # noqa: F401  (each file enters its backbones in BACKBONES)
+    bert4rec,
+    cl4srec,
+    direct,
+    mixgcf,
+    rating,
+    sequential,
+    sgl,
+    simple,
+)
 from .fit import BACKBONES, Backbone, Fitted, TrainingData, fit, restore, settings_of, top_k
 
 __all__ = ["BACKBONES", "Backbone", "Fitted", "TrainingData", "fit", "restore", "settings_of", "top_k"]

@@ -1,6 +1,7 @@
 """Direct recommendation: MF and LightGCN, both trained with BPR on D' = D + {(u, i+, i-)} (equation 3)."""
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -107,13 +108,21 @@ class _SymmetricProduct(torch.autograd.Function):
         return None, ctx.adjacency @ gradient
 
 
-def propagate(adjacency: torch.Tensor, e: torch.Tensor, layers: int) -> torch.Tensor:
-    """(E^0 + A E^0 + ... + A^K E^0) / (K + 1), [U + I, D]."""
+def hops(adjacencies: Sequence[torch.Tensor], e: torch.Tensor) -> torch.Tensor:
+    """E^0, A_1 E^0, A_2 A_1 E^0, ..., one hop for each of the L adjacencies: [U + I, L + 1, D]."""
+    out = [e]
+    for adjacency in adjacencies:
+        out.append(_SymmetricProduct.apply(adjacency, out[-1]))
+    return torch.stack(out, dim=1)
+
+
+def propagate(adjacencies: Sequence[torch.Tensor], e: torch.Tensor) -> torch.Tensor:
+    """The mean of `hops`, (E^0 + ... + E^L) / (L + 1), [U + I, D], without keeping them."""
     total = e
-    for _ in range(layers):
+    for adjacency in adjacencies:
         e = _SymmetricProduct.apply(adjacency, e)
         total = total + e
-    return total / (layers + 1)
+    return total / (len(adjacencies) + 1)
 
 
 class LightGCN(nn.Module):
@@ -126,7 +135,8 @@ class LightGCN(nn.Module):
     def __init__(self, data: TrainingData, settings: LightGCNSettings):
         super().__init__()
         self.data, self.settings, self.sampler = data, settings, NegativeSampler(data)
-        self.adjacency = normalised_adjacency(data.users, data.items, data.n_users, data.n_items)
+        adjacency = normalised_adjacency(data.users, data.items, data.n_users, data.n_items)
+        self.adjacency = [adjacency] * settings.layers
         self.e = nn.Parameter(0.1 * torch.randn(data.n_users + data.n_items, settings.dim))  # E^0, [U + I, D]
 
     def examples(self, rng):
@@ -134,7 +144,7 @@ class LightGCN(nn.Module):
 
     def loss(self, u, i, j):
         nodes = torch.stack([u, i + self.data.n_users, j + self.data.n_users])  # [3, B]
-        e_u, e_i, e_j = F.embedding(nodes, propagate(self.adjacency, self.e, self.settings.layers))  # [B, D] each
+        e_u, e_i, e_j = F.embedding(nodes, propagate(self.adjacency, self.e))  # [B, D] each
         size = F.embedding(nodes, self.e).square().sum(dim=(0, 2))  # [B]
         return bpr_loss((e_u * e_i).sum(dim=1), (e_u * e_j).sum(dim=1)) + self.settings.l2 / 2 * size.mean()
 
@@ -146,8 +156,7 @@ class LightGCN(nn.Module):
         return self._embeddings()[0]  # [U, D]
 
     def _embeddings(self):
-        e = propagate(self.adjacency, self.e, self.settings.layers)
-        return e.split([self.data.n_users, self.data.n_items])
+        return propagate(self.adjacency, self.e).split([self.data.n_users, self.data.n_items])
 
 
 BACKBONES["MF"] = Backbone("direct", MF, MFSettings)

@@ -71,13 +71,121 @@ class DeepFMSettings:
     patience: int = 3  # epochs without a better validation RMSE
 
 
-def deepfm(columns: list, settings: DeepFMSettings) -> nn.Module:
-    """DeepFM (Guo et al., IJCAI 2017): y = w . x + sum_f<g <v_f, v_g> + MLP(v_1, ..., v_F)."""
-    return deepctr("models.deepfm").DeepFM(
-        columns, columns, dnn_hidden_units=settings.hidden, dnn_dropout=settings.dropout, task="regression",
-        l2_reg_linear=settings.l2_linear, l2_reg_embedding=settings.l2_embedding,
-        init_std=0.01, seed=torch.initial_seed(),
+@dataclass(frozen=True)
+class NFMSettings:
+    dim: int = 16
+    hidden: tuple = (64, 32)
+    dropout: float = 0.2  # in the deep part
+    dropout_pooling: float = 0.2  # on the pooled products
+    l2_linear: float = 1e-5
+    l2_embedding: float = 3e-5
+    lr: float = 0.002
+    batch_size: int = 1024
+    epochs: int = 20
+    patience: int = 3
+
+
+@dataclass(frozen=True)
+class DCNSettings:
+    dim: int = 16
+    crosses: int = 2  # cross layers
+    hidden: tuple = (64, 32)
+    dropout: float = 0.2
+    l2_linear: float = 1e-5
+    l2_embedding: float = 3e-5
+    l2_cross: float = 1e-5
+    lr: float = 0.002
+    batch_size: int = 1024
+    epochs: int = 20
+    patience: int = 3
+
+
+@dataclass(frozen=True)
+class AFMSettings:
+    dim: int = 16
+    attention: int = 8  # width of the attention net
+    dropout: float = 0.2  # on the pooled products
+    l2_linear: float = 1e-5
+    l2_embedding: float = 3e-5
+    l2_attention: float = 1e-5
+    lr: float = 0.002
+    batch_size: int = 1024
+    epochs: int = 20
+    patience: int = 3
+
+
+@dataclass(frozen=True)
+class XDeepFMSettings:
+    dim: int = 16
+    hidden: tuple = (64, 32)
+    compressed: tuple = (32, 32)  # feature maps of the layers of the compressed interaction network
+    dropout: float = 0.2
+    l2_linear: float = 1e-5
+    l2_embedding: float = 3e-5
+    lr: float = 0.002
+    batch_size: int = 1024
+    epochs: int = 20
+    patience: int = 3
+
+
+@dataclass(frozen=True)
+class AutoIntSettings:
+    dim: int = 16
+    layers: int = 2  # of self-attention between the features
+    heads: int = 2  # attention heads; must divide dim
+    hidden: tuple = (64, 32)
+    dropout: float = 0.2
+    l2_embedding: float = 3e-5
+    lr: float = 0.002
+    batch_size: int = 1024
+    epochs: int = 20
+    patience: int = 3
+
+
+def made(module: str, name: str, columns: list, settings, **more) -> nn.Module:
+    """A deepctr-torch model for regression, with what all six share."""
+    return getattr(deepctr(f"models.{module}"), name)(
+        columns, columns, task="regression", init_std=0.01, seed=torch.initial_seed(),
+        l2_reg_embedding=settings.l2_embedding, **more,
     )  # fmt: skip
+
+
+def deepfm(columns: list, s: DeepFMSettings) -> nn.Module:
+    """DeepFM (Guo et al., IJCAI 2017): y = w . x + sum_f<g <v_f, v_g> + MLP(v_1, ..., v_F)."""
+    return made("deepfm", "DeepFM", columns, s, dnn_hidden_units=s.hidden, dnn_dropout=s.dropout,
+                l2_reg_linear=s.l2_linear)  # fmt: skip
+
+
+def nfm(columns: list, s: NFMSettings) -> nn.Module:
+    """NFM (He & Chua, SIGIR 2017): y = w . x + MLP(sum_f<g v_f * v_g), the product taken entry by entry."""
+    return made("nfm", "NFM", columns, s, dnn_hidden_units=s.hidden, dnn_dropout=s.dropout,
+                bi_dropout=s.dropout_pooling, l2_reg_linear=s.l2_linear)  # fmt: skip
+
+
+def dcn(columns: list, s: DCNSettings) -> nn.Module:
+    """DCN (Wang et al., ADKDD 2017): y = w . x + w_o . [x_L, MLP(x_0)], x_(l+1) = x_0 (x_l . w_l) + b_l + x_l, where
+    x_0 = [v_1, ..., v_F]."""
+    return made("dcn", "DCN", columns, s, dnn_hidden_units=s.hidden, dnn_dropout=s.dropout, cross_num=s.crosses,
+                l2_reg_linear=s.l2_linear, l2_reg_cross=s.l2_cross)  # fmt: skip
+
+
+def afm(columns: list, s: AFMSettings) -> nn.Module:
+    """AFM (Xiao et al., IJCAI 2017): y = w . x + p . sum_f<g a_fg (v_f * v_g), a = softmax(h . relu(W (v_f * v_g)))."""
+    return made("afm", "AFM", columns, s, attention_factor=s.attention, afm_dropout=s.dropout,
+                l2_reg_linear=s.l2_linear, l2_reg_att=s.l2_attention)  # fmt: skip
+
+
+def xdeepfm(columns: list, s: XDeepFMSettings) -> nn.Module:
+    """xDeepFM (Lian et al., KDD 2018): y = w . x + CIN(v_1, ..., v_F) + MLP(v_1, ..., v_F); a layer of the compressed
+    interaction network weighs the products of every feature with every map of the layer before."""
+    return made("xdeepfm", "xDeepFM", columns, s, dnn_hidden_units=s.hidden, dnn_dropout=s.dropout,
+                cin_layer_size=s.compressed, l2_reg_linear=s.l2_linear)  # fmt: skip
+
+
+def autoint(columns: list, s: AutoIntSettings) -> nn.Module:
+    """AutoInt (Song et al., CIKM 2019): y = w . x + w_o . [self-attention between v_1, ..., v_F; MLP(v_1, ..., v_F)]."""
+    return made("autoint", "AutoInt", columns, s, dnn_hidden_units=s.hidden, dnn_dropout=s.dropout,
+                att_layer_num=s.layers, att_head_num=s.heads)  # fmt: skip
 
 
 class FeatureModel(nn.Module):
@@ -117,4 +225,12 @@ class FeatureModel(nn.Module):
         return self.model.embedding_dict["user"].weight  # [U, D]
 
 
-BACKBONES["DeepFM"] = Backbone("rating", partial(FeatureModel, make=deepfm), DeepFMSettings)
+for _name, _make, _settings in (
+    ("DeepFM", deepfm, DeepFMSettings),
+    ("NFM", nfm, NFMSettings),
+    ("DCN", dcn, DCNSettings),
+    ("AFM", afm, AFMSettings),
+    ("xDeepFM", xdeepfm, XDeepFMSettings),
+    ("AutoInt", autoint, AutoIntSettings),
+):
+    BACKBONES[_name] = Backbone("rating", partial(FeatureModel, make=_make), _settings)

@@ -54,8 +54,23 @@ def windows(sequences: list[np.ndarray], length: int, pad: int, rng: np.random.G
     return np.where(at < end[:, None], flat[np.minimum(first[:, None] + at, len(flat) - 1)], pad), owner
 
 
+def latest(histories: list[np.ndarray] | None, length: int, pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The last `length` items of B histories, filled up with `pad` at the end [B, L], and each one's last place [B]."""
+    if histories is None:
+        raise ValueError("a sequential backbone reads histories: pass one array of items, oldest first, for each user")
+    n = np.clip([len(history) for history in histories], 1, length)  # [B]
+    table = np.full((len(n), n.max()), pad, dtype=np.int64)
+    for row, history in zip(table, histories, strict=True):
+        row[: min(len(history), length)] = history[-length:]
+    return torch.from_numpy(table), torch.from_numpy(n - 1)
+
+
 class Block(nn.Module):
-    """Pre-norm transformer block: x + attention(norm(x)), then x + feed-forward(norm(x))."""
+    """Pre-norm transformer block: x + attention(norm(x)), then x + feed-forward(norm(x)).
+
+    Attention is causal, or, where `visible` is given (bool, True at the places [B, 1, 1, L] that may be looked at), in
+    both directions.
+    """
 
     def __init__(self, dim: int, heads: int, dropout: float):
         super().__init__()
@@ -65,10 +80,10 @@ class Block(nn.Module):
         self.widen, self.narrow = nn.Linear(dim, 4 * dim), nn.Linear(4 * dim, dim)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, visible: torch.Tensor | None = None) -> torch.Tensor:
         b, n, d = x.shape
         q, k, v = self.query_key_value(self.norm_attention(x)).view(b, n, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        a = F.scaled_dot_product_attention(q, k, v, is_causal=True)  # [B, heads, L, D / heads]
+        a = F.scaled_dot_product_attention(q, k, v, visible, is_causal=visible is None)  # [B, heads, L, D / heads]
         x = x + self.dropout(self.project(a.transpose(1, 2).reshape(b, n, d)))
         return x + self.dropout(self.narrow(F.gelu(self.widen(self.norm_forward(x)))))
 
@@ -81,13 +96,14 @@ class SASRec(nn.Module):
     items, from outside the user's training items, where the catalogue is too large.
     """
 
-    def __init__(self, data: TrainingData, settings: SASRecSettings):
+    def __init__(self, data: TrainingData, settings: SASRecSettings, tokens: int = 0):
+        """`tokens`: how many ids after the items' and the pad's have an embedding too (CL4SRec's mask)."""
         super().__init__()
         if settings.dim % settings.heads:
             raise ValueError(f"SASRec's dim {settings.dim} cannot be divided among {settings.heads} heads")
         self.settings, self.pad, self.sampler = settings, data.n_items, NegativeSampler(data)
         self.sequences, self.owner = with_insertions(data)
-        self.item = nn.Embedding(data.n_items + 1, settings.dim, padding_idx=self.pad)  # the last row is the pad
+        self.item = nn.Embedding(data.n_items + 1 + tokens, settings.dim, padding_idx=self.pad)
         self.position = nn.Parameter(0.02 * torch.randn(settings.length, settings.dim))  # [L, D]
         nn.init.normal_(self.item.weight, std=0.02)
         self.dropout = nn.Dropout(settings.dropout)
@@ -127,13 +143,8 @@ class SASRec(nn.Module):
 
     def user_embeddings(self, histories):
         """The state after the last item of each history, [B, D]; an empty history is read as one pad."""
-        if histories is None:
-            raise ValueError("SASRec reads histories: pass one array of items, oldest first, for each user")
-        n = np.clip([len(history) for history in histories], 1, self.settings.length)  # [B]
-        table = np.full((len(n), n.max()), self.pad, dtype=np.int64)
-        for row, history in zip(table, histories, strict=True):
-            row[: min(len(history), self.settings.length)] = history[-self.settings.length :]
-        return self(torch.from_numpy(table))[torch.arange(len(n)), torch.from_numpy(n - 1)]
+        table, last = latest(histories, self.settings.length, self.pad)
+        return self(table)[torch.arange(len(last)), last]
 
 
 BACKBONES["SASRec"] = Backbone("sequential", SASRec, SASRecSettings)

@@ -24,12 +24,37 @@ class Words:
     user: str = "user"
     chose: str = "chose"
     chooses: str = "chooses"
-    attributes: tuple[tuple[str, str], ...] = ()  # P3: attribute and how it is asked for
+    attributes: tuple[tuple[str, str], ...] = ()  # P3: (attribute, how it is asked for); none: P3 is left out
+    examples: tuple[tuple[str, ...], ...] = ()  # P3's in-context examples: title, year (may be ""), each attribute
+
+    def __post_init__(self):
+        for example in self.examples:
+            if len(example) != 2 + len(self.attributes):
+                raise ValueError(
+                    f"the P3 example {example[0] if example else example!r} has {len(example)} entries: it needs a "
+                    f"title, a year and {len(self.attributes)} attributes"
+                )
 
 
-FILMS = Words("films", "viewer", "watched", "watches", (("director", "directed by"), ("star", "starring")))
-BOOKS = Words("books", "reader", "read", "reads", (("genre", "a book of the genre"), ("pages", "with a page count of")))
-WORDS = {"ml-100k": FILMS, "ml-1m": FILMS, "bookcrossing": BOOKS}
+FILMS = Words(
+    "films", "viewer", "watched", "watches", (("director", "directed by"), ("star", "starring")),
+    # not one of these films is in MovieLens-100K: an example must not answer a question that will be asked
+    (
+        ("Spirited Away", "2001", "Hayao Miyazaki", "Rumi Hiiragi"),
+        ("Gladiator", "2000", "Ridley Scott", "Russell Crowe"),
+        ("The Departed", "2006", "Martin Scorsese", "Leonardo DiCaprio"),
+        ("Lost in Translation", "2003", "Sofia Coppola", "Bill Murray"),
+    ),
+)  # fmt: skip
+BOOKS = Words(
+    "books", "reader", "read", "reads", (("genre", "a book of the genre"), ("pages", "with a page count of")),
+    (
+        ("The Road", "2006", "science fiction", "287"),
+        ("Gone Girl", "2012", "thriller", "432"),
+        ("The Goldfinch", "2013", "literary fiction", "784"),
+    ),
+)  # fmt: skip
+WORDS = {"ml-100k": FILMS, "ml-1m": FILMS, "bookcrossing": BOOKS}  # a preset's data.words come before these
 
 # -- ranking (direct and sequential) ---------------------------------------------------------------
 HISTORY = "{Items} this {user} {chose}, oldest first:\n"
@@ -48,19 +73,6 @@ PREDICTED = "A recommender system predicts {prediction:.1f} for the next one.\n"
 ASKED = "{title}:"
 # -- attributes (P3): in-context examples, then the film --------------------------------------------------------------
 ATTRIBUTES = "{Items}, with what each is known for.\n"
-FILM_EXAMPLES = (
-    # not one of these films is in MovieLens-100K: an example must not answer a question that will be asked
-    ("Spirited Away", "2001", ("Hayao Miyazaki", "Rumi Hiiragi")),
-    ("Gladiator", "2000", ("Ridley Scott", "Russell Crowe")),
-    ("The Departed", "2006", ("Martin Scorsese", "Leonardo DiCaprio")),
-    ("Lost in Translation", "2003", ("Sofia Coppola", "Bill Murray")),
-)
-BOOK_EXAMPLES = (
-    ("The Road", "2006", ("science fiction", "287")),
-    ("Gone Girl", "2012", ("thriller", "432")),
-    ("The Goldfinch", "2013", ("literary fiction", "784")),
-)
-EXAMPLES = {"ml-100k": FILM_EXAMPLES, "ml-1m": FILM_EXAMPLES, "bookcrossing": BOOK_EXAMPLES}
 
 
 @dataclass(frozen=True)
@@ -185,11 +197,11 @@ def rating(
     return Prompt(key, tuple(text.tokens), tuple(branches), tuple(text.learn))
 
 
-def attributes_prefix(llm: LLM, dataset: str, words: Words) -> tuple[int, ...]:
+def attributes_prefix(llm: LLM, words: Words) -> tuple[int, ...]:
     """P3's shared beginning: the instruction and the in-context examples."""
     text = _begin(llm)
     text.add(_say(ATTRIBUTES, words))
-    for title, year, values in EXAMPLES[dataset]:
+    for title, year, *values in words.examples:
         told = "; ".join(f"{how} {value}" for (_, how), value in zip(words.attributes, values, strict=True))
         text.add(f"{attributes_question(title, year, words)} {told}\n")
     return tuple(text.tokens)

@@ -36,12 +36,21 @@ GRID = {
         {"lr": 0.005, "patience": 12, "dropout": 0.3},
     ],
     "LightGCN": [{"lr": 0.01, "layers": 2}, {"lr": 0.01, "layers": 3}],
+    "MixGCF": [{}, {"negatives": 8, "lr": 0.01, "batch_size": 4096}],
+    "SGL": [{}, {"contrast": 0.03}, {"drop": 0.3, "temperature": 0.5}],
     "SASRec": [
         {"batch_size": 64, "lr": 0.002, "epochs": 16, "patience": 4, "dropout": 0.3},
         {"batch_size": 64, "lr": 0.002, "epochs": 16, "patience": 4, "dropout": 0.5},
         {"batch_size": 64, "lr": 0.002, "epochs": 10, "patience": 4, "dropout": 0.3},
     ],
+    "BERT4Rec": [{}, {"mask": 0.4}],
+    "CL4SRec": [{}, {"contrast": 0.03}],
     "DeepFM": [{"lr": 0.002, "epochs": 20, "l2_embedding": l2} for l2 in (1e-4, 3e-5)],
+    "NFM": [{}, {"l2_embedding": 1e-5, "dropout_pooling": 0.0}],
+    "DCN": [{}, {"l2_embedding": 1e-5}],
+    "AFM": [{}, {"l2_embedding": 1e-5, "dropout": 0.0}],
+    "xDeepFM": [{}, {"l2_embedding": 1e-5}],
+    "AutoInt": [{}, {"l2_embedding": 1e-5}],
 }
 
 
@@ -69,15 +78,15 @@ def read(wheel: str) -> tuple[TrainingData, pd.DataFrame]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--wheel", required=True, help="the RecBole wheel with ML-100K in it")
-    parser.add_argument("--only", choices=GRID, help="one backbone instead of all")
+    parser.add_argument("--only", choices=GRID, nargs="+", default=list(GRID), help="these backbones instead of all")
     options = parser.parse_args()
     torch.set_num_threads(1)
     data, valid = read(options.wheel)
     path = HERE / "backbones.csv"
     done = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=["backbone", "settings", "seed"])
     seen = set(zip(done["backbone"], done["settings"], done["seed"], strict=True))
-    for name, grid in GRID.items() if not options.only else [(options.only, GRID[options.only])]:
-        for overrides in grid:
+    for name in options.only:
+        for overrides in GRID[name]:
             settings = json.dumps(asdict(settings_of(name, overrides)))  # all of them, defaults may change later
             for seed in SEEDS if name not in ("Popularity", "Bias") else SEEDS[:1]:
                 if (name, settings, seed) in seen:
@@ -95,9 +104,8 @@ def main() -> None:
                     "seconds": round(time.perf_counter() - start, 1),
                 }
                 print(row, flush=True)
-                done = pd.concat([done, pd.DataFrame([row])], ignore_index=True)
-                done.to_csv(path.with_suffix(".tmp"), index=False)
-                path.with_suffix(".tmp").replace(path)
+                # one appended line each, so that two processes may search two backbones
+                pd.DataFrame([row]).to_csv(path, mode="a", header=not path.exists(), index=False)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,96 @@
+"""Direct recommendation: MixGCF, LightGCN with hard negatives that are mixed from real ones."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .direct import bpr_loss, hops, normalised_adjacency
+from .fit import BACKBONES, Backbone, NegativeSampler, TrainingData
+
+
+@dataclass(frozen=True)
+class MixGCFSettings:
+    dim: int = 64  # D
+    layers: int = 2  # L, of propagation
+    negatives: int = 16  # M, candidates that a hard negative is mixed from
+    lr: float = 0.005  # of Adam
+    batch_size: int = 2048  # pairs
+    l2: float = 1e-4  # on the layer-0 embeddings of a batch's users and items
+    epochs: int = 60  # at most
+    patience: int = 8  # epochs without a better validation NDCG@10
+
+
+def mix_positive(positive: torch.Tensor, negative: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+    """Positive mixing: e' = share e_+ + (1 - share) e_-, for anything of one shape; `share` is uniform in (0, 1)."""
+    return share * positive + (1 - share) * negative
+
+
+@torch.no_grad()
+def hardest(query: torch.Tensor, positive: torch.Tensor, negatives: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+    """Hop mixing: which of M candidates, mixed with the positive, fits the query best at each of H hops, int64 [B, H].
+
+    query [B, D], positive [B, H, D], negatives [B, M, H, D], share [B, M, H]. The score of a mixture is the mixture of
+    the scores, so nothing of size [B, M, H, D] is computed.
+    """
+    of_positive = torch.einsum("bd,bhd->bh", query, positive).unsqueeze(1)  # [B, 1, H]
+    of_negatives = torch.einsum("bd,bmhd->bmh", query, negatives)  # [B, M, H]
+    return mix_positive(of_positive, of_negatives, share).argmax(dim=1)
+
+
+class MixGCF(nn.Module):
+    """MixGCF (Huang et al., KDD 2021) on LightGCN: BPR against a negative that no item has.
+
+    Of M un-interacted items, each mixed with the positive (`mix_positive`), every hop takes the one that fits the user
+    best (`hardest`), and e_mixed is the mean over hops: loss = -log sigmoid(e_u . e_i+ - e_u . e_mixed) + L2.
+    An augmented triple (u, i+, i-) has i- as its only candidate.
+    """
+
+    def __init__(self, data: TrainingData, settings: MixGCFSettings):
+        super().__init__()
+        self.data, self.settings, self.sampler = data, settings, NegativeSampler(data)
+        adjacency = normalised_adjacency(data.users, data.items, data.n_users, data.n_items)
+        self.adjacency = [adjacency] * settings.layers
+        self.e = nn.Parameter(0.1 * torch.randn(data.n_users + data.n_items, settings.dim))  # E^0, [U + I, D]
+
+    def examples(self, rng):
+        """Users [N], positives [N], candidates [N, M]."""
+        u, i = self.data.users, self.data.items
+        candidates = self.sampler.draw(np.repeat(u[:, None], self.settings.negatives, axis=1), rng)  # [N, M]
+        if self.data.triples is None:
+            return u, i, candidates
+        user, positive, negative = self.data.triples.T
+        again = np.repeat(negative[:, None], self.settings.negatives, axis=1)
+        return np.concatenate([u, user]), np.concatenate([i, positive]), np.concatenate([candidates, again])
+
+    def loss(self, u, i, candidates):
+        at = hops(self.adjacency, self.e)  # [U + I, H, D] at H = L + 1 hops
+        first, n_hops = self.data.n_users, at.shape[1]
+        flat, hop = at.flatten(0, 1), torch.arange(n_hops)  # [(U + I) H, D], [H]
+        e_u = F.embedding(u, at.mean(dim=1))  # [B, D]
+        e_i = F.embedding((i + first).unsqueeze(-1) * n_hops + hop, flat)  # [B, H, D]
+        rows = (candidates + first).unsqueeze(-1) * n_hops + hop  # [B, M, H], places in flat
+        share = torch.rand(rows.shape)  # [B, M, H]
+        best = hardest(e_u, e_i, F.embedding(rows, flat.detach()), share).unsqueeze(1)  # [B, 1, H]
+        e_j = F.embedding(rows.gather(1, best).squeeze(1), flat)  # [B, H, D]
+        mixed = mix_positive(e_i, e_j, share.gather(1, best).squeeze(1).unsqueeze(-1)).mean(dim=1)  # [B, D]
+        nodes = torch.stack([u, i + first, candidates[:, 0] + first])  # [3, B]
+        size = F.embedding(nodes, self.e).square().sum(dim=(0, 2))  # [B]
+        return (
+            bpr_loss((e_u * e_i.mean(dim=1)).sum(dim=1), (e_u * mixed).sum(dim=1)) + self.settings.l2 / 2 * size.mean()
+        )
+
+    def scores(self, users, histories=None):
+        e_users, e_items = self._embeddings()
+        return e_users[users] @ e_items.T  # [B, I]
+
+    def user_embeddings(self, histories=None):
+        return self._embeddings()[0]  # [U, D]
+
+    def _embeddings(self):
+        return hops(self.adjacency, self.e).mean(dim=1).split([self.data.n_users, self.data.n_items])
+
+
+BACKBONES["MixGCF"] = Backbone("direct", MixGCF, MixGCFSettings)
