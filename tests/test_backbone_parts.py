@@ -32,7 +32,7 @@ def graph_data(**more) -> TrainingData:
 
 
 def test_info_nce_by_hand():
-    """cos(z'_0, z''_0) = 1, cos(z'_0, z''_1) = 0; cos(z'_1, z''_0) = 0.6, cos(z'_1, z''_1) = 0.8; lengths say nothing."""
+    """Cosines of (z'_0, z''_0), (z'_0, z''_1), (z'_1, z''_0), (z'_1, z''_1): 1, 0, 0.6, 0.8; lengths say nothing."""
     first, second = torch.tensor([[2.0, 0.0], [3.0, 4.0]]), torch.tensor([[5.0, 0.0], [0.0, 0.1]])
     by_hand = (math.log(1 + math.exp(-1 / 0.5)) + math.log(1 + math.exp((0.6 - 0.8) / 0.5))) / 2
     assert info_nce(first, second, 0.5).item() == pytest.approx(by_hand, rel=1e-6)

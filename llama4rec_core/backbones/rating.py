@@ -183,7 +183,7 @@ def xdeepfm(columns: list, s: XDeepFMSettings) -> nn.Module:
 
 
 def autoint(columns: list, s: AutoIntSettings) -> nn.Module:
-    """AutoInt (Song et al., CIKM 2019): y = w . x + w_o . [self-attention between v_1, ..., v_F; MLP(v_1, ..., v_F)]."""
+    """AutoInt (Song et al., CIKM 2019): y = w . x + w_o . [self-attention among v_1, ..., v_F; MLP(v_1, ..., v_F)]."""
     return made("autoint", "AutoInt", columns, s, dnn_hidden_units=s.hidden, dnn_dropout=s.dropout,
                 att_layer_num=s.layers, att_head_num=s.heads)  # fmt: skip
 
