@@ -18,7 +18,7 @@ from llama4rec_core.backbones.contrast import info_nce
 from llama4rec_core.backbones.direct import hops, normalised_adjacency, propagate
 from llama4rec_core.backbones.fit import BACKBONES
 from llama4rec_core.backbones.mixgcf import MixGCF, MixGCFSettings, hardest, mix_positive
-from llama4rec_core.backbones.sequential import Block
+from llama4rec_core.backbones.sequential import Block, item_loss
 from llama4rec_core.backbones.sgl import SGL, SGLSettings, kept_edges
 
 SEEDS = st.integers(0, 2**31)
@@ -188,6 +188,20 @@ def test_the_block_is_torchs_own_with_the_same_weights(causal):
     else:
         ours, theirs = block(x, visible[:, None, None]), peer(x, src_key_padding_mask=~visible)
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_item_loss_by_hand_over_all_items_and_over_samples():
+    torch.manual_seed(0)
+    h, weight, bias = torch.randn(1, 2, 3), torch.randn(5, 3), torch.randn(4)  # 4 items and a pad
+    target, asked = torch.tensor([[2, 4]]), torch.tensor([[True, False]])
+    y = weight[:4] @ h[0, 0] + bias
+    torch.testing.assert_close(item_loss(h, target, asked, weight, 4, bias=bias), -torch.log_softmax(y, 0)[2])
+    among = torch.log_softmax(y[[2, 0, 3]], 0)
+    torch.testing.assert_close(item_loss(h, target, asked, weight, 4, torch.tensor([[0, 3]]), bias), -among[0])
+    every_other = torch.tensor([[0, 1, 3]])
+    torch.testing.assert_close(
+        item_loss(h, target, asked, weight, 4, every_other), item_loss(h, target, asked, weight, 4)
+    )
 
 
 # --- BERT4Rec ---------------------------------------------------------------------------------------------------

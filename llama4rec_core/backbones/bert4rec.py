@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .fit import BACKBONES, Backbone, TrainingData
-from .sequential import Block, latest, windows, with_insertions
+from .fit import BACKBONES, Backbone, NegativeSampler, TrainingData
+from .sequential import Block, item_loss, latest, windows, with_insertions
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,7 @@ class BERT4RecSettings:
     length: int = 50  # L: places that are read, the mask's among them
     dropout: float = 0.2  # on embeddings, attention outputs and feed-forward outputs
     mask: float = 0.2  # rho: share of a window's items that are masked
+    negatives: int = 0  # sampled per sequence; 0: softmax over all items
     lr: float = 0.002  # of Adam
     batch_size: int = 64  # windows
     epochs: int = 120  # at most: the cloze task learns slowly, so patience ends it
@@ -53,8 +54,10 @@ class BERT4Rec(nn.Module):
         if settings.dim % settings.heads:
             raise ValueError(f"BERT4Rec's dim {settings.dim} cannot be divided among {settings.heads} heads")
         self.settings, self.pad, self.mask = settings, data.n_items, data.n_items + 1
-        self.sequences, _ = with_insertions(data)
-        self.sequences = [sequence for sequence in self.sequences if len(sequence)]
+        self.sampler = NegativeSampler(data)
+        sequences, owner = with_insertions(data)
+        self.sequences = [sequence for sequence in sequences if len(sequence)]
+        self.owner = owner[[len(sequence) > 0 for sequence in sequences]]
         self.item = nn.Embedding(data.n_items + 2, settings.dim, padding_idx=self.pad)  # items, pad, mask
         self.position = nn.Parameter(0.02 * torch.randn(settings.length, settings.dim))  # [L, D]
         nn.init.normal_(self.item.weight, std=0.02)
@@ -77,21 +80,24 @@ class BERT4Rec(nn.Module):
         return h @ self.item.weight[: self.pad].T + self.bias
 
     def examples(self, rng):
+        """Items and what is to be found at their masked places [W + S, L], and negatives [W + S, M] where asked for."""
         length = self.settings.length
-        pieces, _ = windows(self.sequences, length - 1, self.pad, rng)  # [W, L]
+        pieces, row = windows(self.sequences, length - 1, self.pad, rng)  # [W, L]
         ends, _ = latest(self.sequences, length, self.pad)
         ends = np.pad(ends.numpy(), ((0, 0), (0, length - ends.shape[1])), constant_values=self.pad)  # [S, L]
-        parts = [
-            cloze(pieces, self.settings.mask, self.pad, self.mask, rng),
-            cloze(ends, 0.0, self.pad, self.mask, rng),
-        ]
-        return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
+        hidden = cloze(pieces, self.settings.mask, self.pad, self.mask, rng)
+        last = cloze(ends, 0.0, self.pad, self.mask, rng)
+        both = tuple(np.concatenate(part) for part in zip(hidden, last, strict=True))
+        if not self.settings.negatives:
+            return both
+        users = np.concatenate([self.owner[row], self.owner])[:, None]
+        return *both, self.sampler.draw(np.repeat(users, self.settings.negatives, axis=1), rng)
 
-    def loss(self, items, targets):
+    def loss(self, items, targets, negatives=None):
         longest = int((items != self.pad).sum(dim=1).max())
         items, targets = items[:, :longest], targets[:, :longest]
         asked = targets != self.pad
-        return F.cross_entropy(self.logits(self(items)[asked]), targets[asked])
+        return item_loss(self(items), targets, asked, self.item.weight, self.pad, negatives, self.bias)
 
     def scores(self, users, histories):
         return self.logits(self.user_embeddings(histories))  # [B, I]

@@ -88,6 +88,32 @@ class Block(nn.Module):
         return x + self.dropout(self.narrow(F.gelu(self.widen(self.norm_forward(x)))))
 
 
+def item_loss(
+    h: torch.Tensor,
+    target: torch.Tensor,
+    asked: torch.Tensor,
+    weight: torch.Tensor,
+    n_items: int,
+    negatives: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Mean over the places that are asked about of -log softmax_i(h_t . e_i + b_i)[target].
+
+    h [B, L, D], target and asked [B, L], weight: embeddings of at least the n_items items, bias [I]. The softmax is
+    over all items, or over the target and the row's `negatives` [B, M].
+    """
+    if negatives is None:
+        logits = h[asked] @ weight[:n_items].T  # [T, I], T places asked about
+        return F.cross_entropy(logits if bias is None else logits + bias, target[asked])
+    own = (h * F.embedding(target, weight)).sum(dim=-1, keepdim=True)  # [B, L, 1]
+    others = h @ F.embedding(negatives, weight).transpose(1, 2)  # [B, L, M]
+    if bias is not None:
+        own = own + F.embedding(target.clamp(max=n_items - 1), bias.unsqueeze(1))  # what is not asked has any bias
+        others = others + bias[negatives].unsqueeze(1)
+    logits = torch.cat([own, others], dim=-1)[asked]  # [T, 1 + M]
+    return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long))
+
+
 class SASRec(nn.Module):
     """SASRec (Kang & McAuley, ICDM 2018): y_ti = h_t . e_i, h = causal transformer over the items up to t.
 
@@ -129,14 +155,7 @@ class SASRec(nn.Module):
 
     def loss(self, window, negatives=None):
         target = window[:, 1:]  # [B, L]
-        real = target != self.pad
-        h, target = self(window[:, :-1])[real], target[real]  # [T, D], [T]: T targets in the batch
-        if negatives is None:
-            return F.cross_entropy(h @ self.item.weight[: self.pad].T, target)
-        positive = (h * self.item(target)).sum(dim=1, keepdim=True)  # [T, 1]
-        sampled = self.item(negatives)[real.nonzero()[:, 0]]  # [T, negatives, D]
-        logits = torch.cat([positive, torch.einsum("td,tnd->tn", h, sampled)], dim=1)  # [T, 1 + negatives]
-        return F.cross_entropy(logits, torch.zeros_like(target))
+        return item_loss(self(window[:, :-1]), target, target != self.pad, self.item.weight, self.pad, negatives)
 
     def scores(self, users, histories):
         return self.user_embeddings(histories) @ self.item.weight[: self.pad].T  # [B, I]

@@ -1,0 +1,314 @@
+"""How fast the backbones are: against deepctr-torch's and RecBole's own training on MovieLens-100K, and as data grows.
+
+    python tests/benchmarks/benchmark_backbones.py                     all parts, in one run on one machine
+    python tests/benchmarks/benchmark_backbones.py --parts deepctr     some of: deepctr, recbole, ranking, growth
+
+Writes results/benchmarks/backbones.csv: the rows of the parts that were run, and the others as they were. `ratio` is
+the peer's time by ours. RecBole is installed into a throw-away virtual environment that this script makes.
+
+Same quality: the time until the worse of the two best validation values is first reached.
+"""
+
+import argparse
+import json
+import subprocess
+import tempfile
+import textwrap
+import time
+import venv
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from llama4rec_core import data as sources
+from llama4rec_core import paths
+from llama4rec_core.backbones import TrainingData, fit, settings_of, top_k
+from llama4rec_core.backbones.fit import BACKBONES
+from llama4rec_core.backbones.rating import FeatureModel
+from llama4rec_core.files import write_frame
+
+COLUMNS = ["part", "what", "ours_s", "peer", "peer_s", "ratio", "ours_metric", "peer_metric", "unit"]
+
+
+def ml_100k() -> tuple[TrainingData, pd.DataFrame]:
+    dataset = sources.load("ml-100k")
+    parts = sources.split(dataset)
+    keep = lambda table: table.drop(columns=[c for c in ("user_id", "item_id", "title", "zip_code") if c in table])  # noqa: E731
+    data = TrainingData(
+        dataset.n_users,
+        dataset.n_items,
+        parts.train["user"],
+        parts.train["item"],
+        parts.train["rating"],
+        dataset.scale,
+        keep(dataset.users),
+        keep(dataset.items),
+    )
+    return data, parts.valid
+
+
+def row(part, what, ours_s, unit, peer="", peer_s=None, ours_metric=None, peer_metric=None) -> dict:
+    ratio = None if peer_s is None else peer_s / ours_s
+    return dict(zip(COLUMNS, (part, what, ours_s, peer, peer_s, ratio, ours_metric, peer_metric, unit), strict=True))
+
+
+def reached(seconds: list[float], values: list[float], target: float, larger_is_better: bool) -> float:
+    """Seconds until `target` was first reached; `seconds` are cumulative, one for each epoch."""
+    sign = 1 if larger_is_better else -1
+    return next(s for s, v in zip(seconds, values, strict=True) if sign * v >= sign * target)
+
+
+def compare(part, name, ours: pd.DataFrame, peer: str, theirs: pd.DataFrame, targets: int, larger: bool) -> list[dict]:
+    """Two rows: seconds a training target, and seconds to the same validation quality. Frames: seconds, value."""
+    best = [frame["value"].max() if larger else frame["value"].min() for frame in (ours, theirs)]
+    target = min(best) if larger else max(best)
+    each = [frame["seconds"].iloc[-1] / len(frame) / targets for frame in (ours, theirs)]
+    until = [reached(frame["seconds"], frame["value"], target, larger) for frame in (ours, theirs)]
+    metric = "validation NDCG@10" if larger else "validation RMSE"
+    return [
+        row(part, f"{name}: a training target", each[0], f"seconds; best {metric}", peer, each[1], *best),
+        row(part, f"{name}: to {metric} {target:.4f}", until[0], f"seconds; best {metric}", peer, until[1], *best),
+    ]
+
+
+# --- deepctr-torch's own fit -----------------------------------------------------------------------------------------
+
+
+def deepctr_rows() -> list[dict]:
+    data, valid = ml_100k()
+    out = []
+    for name in (name for name, each in BACKBONES.items() if each.task == "rating" and name != "Bias"):
+        settings = settings_of(name)
+        log = fit(name, data, valid, 0).log
+        ours = pd.DataFrame({"seconds": log["seconds"], "value": log["rmse"]})
+        theirs = _deepctr_fit(name, data, valid, settings)
+        out += compare("deepctr", name, ours, "deepctr-torch fit", theirs, len(data.users), False)
+        print(pd.DataFrame(out[-2:]).to_string(), flush=True)
+    return out
+
+
+def _deepctr_fit(name: str, data: TrainingData, valid: pd.DataFrame, settings) -> pd.DataFrame:
+    """The same network with deepctr-torch's compile and fit: its data loader, its metrics; one epoch a call."""
+    torch.manual_seed(0)
+    module: FeatureModel = BACKBONES[name].module(data, settings)
+    model = module.model
+    model.compile(torch.optim.Adam(model.parameters(), lr=settings.lr), "mse", metrics=["mse"])
+
+    def inputs(users, items) -> dict[str, np.ndarray]:
+        table = np.concatenate([module.user_rows[users].numpy(), module.item_rows[items].numpy()], axis=1)
+        return {key: table[:, slice(*at)].squeeze() for key, at in model.feature_index.items()}
+
+    mean = float(module.mean)
+    x, y = inputs(data.users, data.items), (data.ratings - mean)[:, None]
+    x_valid = inputs(valid["user"].to_numpy(), valid["item"].to_numpy())
+    out, seconds, best = [], 0.0, 0
+    for epoch in range(settings.epochs):
+        start = time.perf_counter()
+        model.fit(x, y, batch_size=settings.batch_size, epochs=1, verbose=0)
+        seconds += time.perf_counter() - start
+        error = np.clip(model.predict(x_valid, 4096)[:, 0] + mean, *data.scale) - valid["rating"].to_numpy()
+        out.append({"seconds": seconds, "value": float(np.sqrt(np.square(error).mean()))})
+        best = epoch if out[epoch]["value"] < out[best]["value"] else best
+        if epoch - best >= settings.patience:
+            break
+    return pd.DataFrame(out)
+
+
+# --- RecBole ---------------------------------------------------------------------------------------------------------
+
+RECBOLE = {"MF": "BPR", "LightGCN": "LightGCN", "SGL": "SGL", "SASRec": "SASRec", "BERT4Rec": "BERT4Rec"}
+TRANSFORMER = {
+    "MAX_ITEM_LIST_LENGTH": 50, "n_heads": 2, "inner_size": 256, "loss_type": "CE", "train_neg_sample_args": None,
+}  # fmt: skip
+PEER = """
+import json, sys, time
+import numpy as np, scipy.sparse
+import torch
+# what RecBole 1.2.1 still calls: names that numpy has dropped, a private method that scipy has dropped, and pickles
+for old, new in (("float", float), ("int", int), ("bool", bool), ("object", object), ("unicode_", np.str_)):
+    if old not in np.__dict__:
+        setattr(np, old, new)
+def _update(self, entries):
+    for (i, j), value in entries.items():
+        self[i, j] = value
+scipy.sparse.dok_matrix._update = _update
+from recbole.config import Config
+from recbole.data import create_dataset, data_preparation
+from recbole.utils import get_model, get_trainer, init_seed
+name, more = sys.argv[1], json.loads(sys.argv[2])
+config = Config(model=name, dataset="ml-100k", config_dict={
+    "data_path": sys.argv[3], "load_col": {"inter": ["user_id", "item_id", "timestamp"]}, "embedding_size": 64,
+    "n_layers": 2, "eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user", "mode": "full"},
+    "metrics": ["NDCG"], "topk": [10], "valid_metric": "NDCG@10", "show_progress": False, "state": "ERROR",
+    "save_dataset": False, "checkpoint_dir": sys.argv[4], "use_gpu": False, **more})
+init_seed(0, True)
+dataset = create_dataset(config)
+train, valid, _ = data_preparation(config, dataset)
+model = get_model(name)(config, train._dataset).to("cpu")
+trainer = get_trainer(config["MODEL_TYPE"], name)(config, model)
+limit, seconds, best, bad = float(sys.argv[5]), 0.0, 0.0, 0
+for epoch in range(300):
+    start = time.perf_counter(); trainer._train_epoch(train, epoch); trained = time.perf_counter() - start
+    start = time.perf_counter(); value = trainer._valid_epoch(valid)[0]; ranked = time.perf_counter() - start
+    seconds += trained
+    print("ROW", json.dumps({"seconds": seconds, "value": float(value), "ranking": ranked}), flush=True)
+    bad = 0 if value > best else bad + 1
+    best = max(best, value)
+    if bad >= 10 or seconds > limit:
+        break
+"""
+
+
+def recbole_rows(limit: float = 240.0) -> list[dict]:
+    """RecBole's own loop on the same ratings: at most `limit` seconds of training a model."""
+    data, valid = ml_100k()
+    out = []
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        python = _recbole_environment(folder / "venv")
+        _recbole_file(folder / "data" / "ml-100k" / "ml-100k.inter")
+        (folder / "peer.py").write_text(textwrap.dedent(PEER), encoding="utf-8")
+        for ours, theirs in RECBOLE.items():
+            more = TRANSFORMER if ours in ("SASRec", "BERT4Rec") else {}
+            places = [str(folder / "data"), str(folder / "saved")]
+            command = [python, "peer.py", theirs, json.dumps(more), *places, str(limit)]
+            found = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+            rows = [json.loads(line[4:]) for line in found.stdout.splitlines() if line.startswith("ROW ")]
+            if not rows:
+                print(f"RecBole's {theirs} did not run: {found.stderr.strip().splitlines()[-1:]}", flush=True)
+                continue
+            log = fit(ours, data, valid, 0).log
+            mine = pd.DataFrame({"seconds": log["seconds"], "value": log["ndcg@10"]})
+            out += compare("recbole", ours, mine, f"RecBole {theirs}", pd.DataFrame(rows), len(data.users), True)
+            fitted, users = fit(ours, data, None, 0, {"epochs": 1}), valid["user"].to_numpy()
+            start = time.perf_counter()
+            top_k(fitted, users, [data.histories[u] for u in users], [data.histories[u] for u in users], 10)
+            seconds = time.perf_counter() - start
+            peer_s = float(np.median([each["ranking"] for each in rows]))
+            what = f"{ours}: full ranking of {len(users)} users"
+            out.append(row("recbole", what, seconds, "seconds", f"RecBole {theirs}", peer_s))
+            print(pd.DataFrame(out[-3:]).to_string(), flush=True)
+    return out
+
+
+def _recbole_file(path: Path) -> None:
+    """The same interactions in RecBole's format, with each one's place in its user's history for a time."""
+    parts = sources.split(sources.load("ml-100k"))
+    order = pd.concat([parts.train, parts.valid, parts.test]).sort_values("user", kind="stable")
+    frame = pd.DataFrame({"user_id:token": order["user"], "item_id:token": order["item"]})
+    path.parent.mkdir(parents=True)
+    frame.assign(**{"timestamp:float": order.groupby("user").cumcount()}).to_csv(path, sep="\t", index=False)
+
+
+def _recbole_environment(folder: Path) -> str:
+    venv.create(folder, with_pip=True)
+    python = str(folder / "bin" / "python")
+    packages = ["recbole==1.2.1", "ray", f"torch=={torch.__version__.split('+')[0]}"]
+    subprocess.run([python, "-m", "pip", "install", "-qq", *packages], check=True)
+    return python
+
+
+# --- ranking and growth ----------------------------------------------------------------------------------------------
+
+SHAPES = {"ML-1M": (6_040, 3_706, 1_000_000), "ML-20M": (138_000, 27_000, 20_000_000)}  # users, items, interactions
+
+
+def made_up(n_users: int, n_items: int, n: int, seed: int = 0) -> TrainingData:
+    """Users with log-normal activity, items with Zipf popularity: the shape of a data set and nothing else."""
+    rng = np.random.default_rng(seed)
+    activity = rng.lognormal(0, 1, n_users)
+    users = np.sort(rng.choice(n_users, n, p=activity / activity.sum()))
+    popularity = 1 / (np.arange(n_items) + 10.0)
+    items = rng.choice(n_items, n, p=popularity / popularity.sum())
+    return TrainingData(n_users, n_items, users, items, np.ones(n, dtype=np.float32))
+
+
+def ranking_rows() -> list[dict]:
+    data = made_up(*SHAPES["ML-1M"])
+    fitted = fit("MF", data, None, 0, {"epochs": 1})
+    users, histories = np.arange(data.n_users), data.histories
+    start = time.perf_counter()
+    top_k(fitted, users, None, histories, 10)
+    seconds = time.perf_counter() - start
+    return [row("ranking", f"full ranking of {data.n_users} users, {data.n_items} items", seconds, "seconds")]
+
+
+GROWTH = {  # settings under which a step costs the same on any data: sampled softmax, batches that grow with the data
+    "MF": {},
+    "SASRec": {"negatives": 50},
+    "BERT4Rec": {"negatives": 50},
+    "CL4SRec": {"negatives": 50},
+    "LightGCN": {},
+    "MixGCF": {},
+    "SGL": {},
+}
+
+
+def growth_rows(steps: int = 12) -> list[dict]:
+    """Seconds of training a target (graph models: a step and edge) over `steps` steps; peer_s: on the smaller data."""
+    out, before = [], {}
+    for shape, size in SHAPES.items():
+        data = made_up(*size)
+        for name, overrides in GROWTH.items():
+            seconds, unit = _step_cost(name, data, overrides, steps)
+            out.append(row("growth", f"{name}, shape of {shape}", seconds, unit))
+            if name in before:
+                out[-1] |= {
+                    "peer": "the same on ML-1M's shape",
+                    "peer_s": before[name],
+                    "ratio": seconds / before[name],
+                }
+            before.setdefault(name, seconds)
+            print(out[-1], flush=True)
+    return out
+
+
+def _step_cost(name: str, data: TrainingData, overrides: dict, steps: int) -> tuple[float, str]:
+    graph = name in ("LightGCN", "MixGCF", "SGL")
+    batch = len(data.users) // 500 if name == "MF" else settings_of(name).batch_size
+    settings = settings_of(name, {**overrides, "batch_size": batch})
+    torch.manual_seed(0)
+    module = BACKBONES[name].module(data, settings)
+    examples = [torch.from_numpy(x) for x in module.examples(np.random.default_rng(0))]
+    optimizer = torch.optim.Adam(module.parameters(), lr=1e-3, fused=True)
+    order = torch.from_numpy(np.random.default_rng(1).permutation(len(examples[0])))[: batch * (steps + 2)].split(batch)
+    done = targets = 0
+    for step, rows in enumerate(order):
+        if step == 2:  # two steps to warm up
+            start, targets = time.perf_counter(), 0
+        loss = module.loss(*(x[rows] for x in examples))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if name == "MF":
+            targets += len(rows)
+        elif not graph:
+            targets += int((examples[0][rows][:, 1:] < data.n_items).sum())
+        done = step - 1
+    seconds = time.perf_counter() - start
+    if graph:
+        return seconds / done / len(data.users), "seconds a step and edge"
+    return seconds / targets, "seconds a target"
+
+
+PARTS = {"deepctr": deepctr_rows, "recbole": recbole_rows, "ranking": ranking_rows, "growth": growth_rows}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    asked = parser.parse_args()
+    torch.set_num_threads(1)  # as the stages fit; the peers use every core
+    path = paths.ROOT / "results" / "benchmarks" / "backbones.csv"
+    for part in asked.parts:
+        found = pd.DataFrame(PARTS[part](), columns=COLUMNS)
+        before = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=COLUMNS)
+        kept = before[before["part"] != part]
+        write_frame(path, pd.concat([kept, found], ignore_index=True) if len(kept) else found)
+    print(pd.read_csv(path).to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()
