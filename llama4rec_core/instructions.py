@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from llama4rec_core.augmentation.prompt import HintSource, Sequences
-from llama4rec_core.llm import prompts
+from llama4rec_core.llm import prompts, ranking
 from llama4rec_core.llm.engine import Prompt
 from llama4rec_core.llm.lessons import Example, Question
 from llama4rec_core.llm.weights import LLM
@@ -54,31 +54,48 @@ def with_target(asked: Sequence[List]) -> list[List]:
     return [each for each in asked if set(each.targets) & set(each.candidates.tolist())]
 
 
-def ranking_prompt(llm: LLM, told: Sequences, each: List, length: int, hints: HintSource | None) -> Prompt:
-    return prompts.ranking(
+def ranking_prompt(
+    llm: LLM, told: Sequences, each: List, length: int, hints: HintSource | None, mode: str = "likelihood"
+) -> Prompt:
+    return ranking.prompt(
+        mode,
         llm,
         each.key,
         told.watched(each.user, each.prefix, length),
-        [told.titles[item] for item in each.candidates],
+        titles(told, each),
         told.words,
         hints.ranking(told, each.user, each.candidates) if hints else None,
     )
 
 
+def titles(told: Sequences, each: List) -> list[str]:
+    return [told.titles[item] for item in each.candidates]
+
+
 def ranking_examples(
-    llm: LLM, told: Sequences, asked: Sequence[List], length: int, hints: HintSource | None, prior: np.ndarray
+    llm: LLM,
+    told: Sequences,
+    asked: Sequence[List],
+    length: int,
+    hints: HintSource | None,
+    prior: np.ndarray,
+    mode: str = "likelihood",
 ) -> list[Example]:
-    """Real lists that hold a target. Where a list holds several, each is asked for without the others.
+    """Lists that hold a target, each with its right answer (`ranking.lesson`); the others are dropped.
 
     prior [I]: what ranking subtracts from each title's log-likelihood; tuning subtracts the same.
     """
-    out = []
-    for each in with_target(asked):
-        right = [c for c, item in enumerate(each.candidates) if item in each.targets]
-        wrong = [c for c in range(len(each.candidates)) if c not in right]
-        questions = tuple(Question((r, *wrong), 0, tuple(prior[each.candidates[[r, *wrong]]])) for r in right)
-        out.append(Example(ranking_prompt(llm, told, each, length, hints), questions))
-    return out
+    return [
+        ranking.lesson(
+            mode,
+            llm,
+            ranking_prompt(llm, told, each, length, hints, mode),
+            titles(told, each),
+            [c for c, item in enumerate(each.candidates) if item in each.targets],
+            prior[each.candidates],
+        )
+        for each in with_target(asked)
+    ]
 
 
 def unseen(told: Sequences, user: int, n_items: int, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -89,28 +106,13 @@ def unseen(told: Sequences, user: int, n_items: int, count: int, rng: np.random.
     return rng.choice(free, size=min(count, len(free)), replace=False)
 
 
-def next_examples(
-    llm: LLM,
-    told: Sequences,
-    cases: pd.DataFrame,
-    length: int,
-    sampled: int,
-    prior: np.ndarray,
-    rng: np.random.Generator,
-) -> list[Example]:
-    """P2 as a lesson: the true next item among `sampled` - 1 random ones."""
+def next_lists(told: Sequences, cases: pd.DataFrame, sampled: int, rng: np.random.Generator) -> list[List]:
+    """P2 as lists to be ranked: the true next item among `sampled` - 1 random ones."""
     out = []
     for row in cases.itertuples(index=False):
         others = unseen(told, row.user, len(told.titles), sampled - 1, rng)
-        each = List(
-            f"next-{row.user}-{row.prefix}", row.user, row.prefix, np.concatenate([[row.item], others]), (row.item,)
-        )
-        out.append(
-            Example(
-                ranking_prompt(llm, told, each, length, None),
-                (Question(tuple(range(len(each.candidates))), 0, tuple(prior[each.candidates])),),
-            )
-        )
+        items = np.concatenate([[row.item], others])
+        out.append(List(f"next-{row.user}-{row.prefix}", row.user, row.prefix, items, (row.item,)))
     return out
 
 

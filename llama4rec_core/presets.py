@@ -69,7 +69,8 @@ class AugmentationSettings:
 class RankingSettings:
     """How LLM scores become an order."""
 
-    prior_weight: float = 0.5  # of log p(title | no history), subtracted from log p(title | prompt)
+    mode: str = "likelihood"  # or "relevance", "labels", "list" (the paper's): llm/ranking.py says what each is
+    prior_weight: float = 0.5  # likelihood: of log p(title | no history), subtracted from log p(title | prompt)
     combine: str = "score"  # "score": both standardised within the list; "paper": minus the positions
 
 

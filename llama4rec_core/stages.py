@@ -27,7 +27,7 @@ from llama4rec_core.backbones import BACKBONES, Fitted, TrainingData, fit, top_k
 from llama4rec_core.data import Dataset, Split, cases, cut_last, load, offsets, read_own, subset_users, table_1
 from llama4rec_core.data.split import split as split_of
 from llama4rec_core.files import once, read_frame, read_json, write_frame, write_json, write_tensors
-from llama4rec_core.llm import prompts, recording, weights
+from llama4rec_core.llm import prompts, ranking, recording, weights
 from llama4rec_core.llm.lessons import Example
 from llama4rec_core.presets import Preset
 
@@ -310,7 +310,7 @@ def lessons(run: Run, llm: weights.LLM, kind: str, seed: int) -> list[Example]:
 
 def _lessons(run: Run, llm: weights.LLM, with_hints: bool, seed: int) -> dict[str, list[Example]]:
     ready, asked, ask = prepare(run), run.preset.instructions, run.preset.prompts
-    rng, before = np.random.default_rng([seed, 32]), title_prior(run)
+    rng, before, mode = np.random.default_rng([seed, 32]), title_prior(run), run.preset.ranking.mode
     out: dict[str, list[Example]] = {}
     for task, name in run.preset.hint_backbones.items():
         known = backbone(run, name, "hint", seed)
@@ -326,14 +326,13 @@ def _lessons(run: Run, llm: weights.LLM, with_hints: bool, seed: int) -> dict[st
                     example, prompt=dataclasses.replace(example.prompt, key=f"{task}-{example.prompt.key}")
                 )
                 for example in instructions.ranking_examples(
-                    llm, ready.told, instructions.lists(known.cases, known.items), ask.history, hints, before
+                    llm, ready.told, instructions.lists(known.cases, known.items), ask.history, hints, before, mode
                 )
             ]
     order = cases(ready.split, "sequential", asked.window)
     order = order[(order["part"] == "window") & ~ready.held_out[order["user"].to_numpy()]]
-    out["next"] = instructions.next_examples(
-        llm, ready.told, _some(order, asked.next, rng), ask.history, run.preset.augmentation.sampled, before, rng
-    )
+    following = instructions.next_lists(ready.told, _some(order, asked.next, rng), run.preset.augmentation.sampled, rng)
+    out["next"] = instructions.ranking_examples(llm, ready.told, following, ask.history, None, before, mode)
     out["pair"] = instructions.pair_examples(llm, ready.told, _some(order, asked.pairs, rng), ask.history, rng)
     return out
 
@@ -354,7 +353,7 @@ def title_prior(run: Run) -> np.ndarray:
     choice loss corrects what this leaves.
     """
     told, weight = prepare(run).told, run.preset.ranking.prior_weight
-    if not weight:
+    if not weight or run.preset.ranking.mode != "likelihood":
         return np.zeros(len(told.titles), dtype=np.float32)
 
     def make() -> pd.DataFrame:
@@ -414,6 +413,7 @@ def insertions(run: Run, seed: int) -> pd.DataFrame:
             seed,
             path,
             run.preset.row_tokens,
+            run.preset.ranking.mode,
         )
 
     return once(path, make)
@@ -469,38 +469,28 @@ def asked_of(run: Run, name: str, method: str, seed: int) -> list[tuple[str, Pre
 
 
 def list_scores(run: Run, name: str, method: str, seed: int) -> pd.DataFrame:
-    """Top-k: the LLM's scores of the listed candidates. Columns: key (part-user-prefix), item, log_p,
-    utility (log_p minus the title's prior).
+    """Top-k: the LLM's utilities of the listed candidates (for likelihoods, less the title's prior). Columns: key
+    (part-user-prefix), item, utility.
 
     `scores/<name>-<method>-s<seed>.parquet`; the costs stand in the .json beside the raw scores.
     """
-    path = run.folder / "scores" / f"{name}-{method}-s{seed}.parquet"
+    path, mode = run.folder / "scores" / f"{name}-{method}-s{seed}.parquet", run.preset.ranking.mode
 
     def make() -> pd.DataFrame:
-        ready, kind = prepare(run), ADAPTERS[method]
+        told, kind = prepare(run).told, ADAPTERS[method]
         llm = llm_of(run, kind, seed)
-        groups, asked = [], []
+        groups, asked = {}, []
         for variant, known in asked_of(run, name, method, seed):
             hints = hint_source(run, known, variant) if kind == "hints" else None
             for each in instructions.with_target(instructions.lists(known.cases, known.items)):
-                groups.append(each)
-                asked.append(instructions.ranking_prompt(llm, ready.told, each, run.preset.prompts.history, hints))
-        scores = recording.score(
-            llm, asked, path.with_name(f"{path.stem}-raw.parquet"), f"{name} {method} lists", run.preset.row_tokens
-        )
-        candidates = {each.key: each.candidates for each in groups}
-        items = np.array(
-            [candidates[key][branch] for key, branch in zip(scores["key"], scores["branch"], strict=True)],
-            dtype=np.int64,
-        )
-        return pd.DataFrame(
-            {
-                "key": scores["key"],
-                "item": items,
-                "log_p": scores["log_p"],
-                "utility": scores["log_p"] - title_prior(run)[items],
-            }
-        )
+                groups[each.key] = each
+                asked.append(instructions.ranking_prompt(llm, told, each, run.preset.prompts.history, hints, mode))
+        titles = {key: instructions.titles(told, each) for key, each in groups.items()}
+        raw, what = path.with_name(f"{path.stem}-raw.parquet"), f"{name} {method} lists"
+        found = ranking.utilities(mode, llm, asked, titles, raw, what, run.preset.row_tokens)
+        items = [groups[key].candidates[c] for key, c in zip(found["key"], found["candidate"], strict=True)]
+        items = np.array(items, dtype=np.int64)
+        return pd.DataFrame({"key": found["key"], "item": items, "utility": found["utility"] - title_prior(run)[items]})
 
     return once(path, make)
 

@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 
 from llama4rec_core.augmentation.prompt import Sequences
-from llama4rec_core.instructions import List, pair_prompt, ranking_prompt, unseen
-from llama4rec_core.llm import answers, prompts, recording
+from llama4rec_core.instructions import List, pair_prompt, ranking_prompt, titles, unseen
+from llama4rec_core.llm import answers, prompts, ranking, recording
 from llama4rec_core.llm.engine import generate
 from llama4rec_core.llm.weights import LLM
 
@@ -55,6 +55,7 @@ def insertions(
     seed: int,
     path: Path,
     row_tokens: int,
+    mode: str = "likelihood",
 ) -> pd.DataFrame:
     """P2: of `sampled` random items, the one the LLM finds likeliest next goes to a random position of the sequence.
 
@@ -64,14 +65,15 @@ def insertions(
     rng = np.random.default_rng([seed, 42])
     drawn = {u: unseen(told, u, len(told.titles), sampled, rng) for u in users}
     places = {u: int(rng.integers(0, told.n_train[u] + 1)) for u in users}
-    asked = [
-        ranking_prompt(llm, told, List(f"next-{u}", u, int(told.n_train[u]), drawn[u], ()), length, None) for u in users
-    ]
-    scores = recording.score(llm, asked, path.with_name(f"{path.stem}-scores.parquet"), "P2 insertions", row_tokens)
-    log_p = {key: rows.sort_values("branch")["log_p"].to_numpy() for key, rows in scores.groupby("key")}
+    lists = {u: List(f"next-{u}", u, int(told.n_train[u]), drawn[u], ()) for u in users}
+    asked = [ranking_prompt(llm, told, each, length, None, mode) for each in lists.values()]
+    shown = {each.key: titles(told, each) for each in lists.values()}
+    scores = path.with_name(f"{path.stem}-scores.parquet")
+    found = ranking.utilities(mode, llm, asked, shown, scores, "P2 insertions", row_tokens)
+    by_key = {key: rows.sort_values("candidate")["utility"].to_numpy() for key, rows in found.groupby("key")}
     out = []
     for u in users:
-        utility = log_p[f"next-{u}"] - prior[drawn[u]]
+        utility = by_key[f"next-{u}"] - prior[drawn[u]]
         best, second = np.argsort(-utility, kind="stable")[:2]
         out.append((u, drawn[u][best], places[u], utility[best] - utility[second]))
     return _readable(pd.DataFrame(out, columns=["user", "item", "position", "advantage"]), told, "item")

@@ -152,9 +152,9 @@ def score_row(llm: LLM, prompts: Sequence[Prompt]) -> list[list[np.ndarray]]:
 
 @torch.inference_mode()
 def generate(
-    llm: LLM, prefix: Sequence[int], tails: Sequence[Sequence[int]], max_tokens: int, stop: str = "\n"
+    llm: LLM, prefix: Sequence[int], tails: Sequence[Sequence[int]], max_tokens: int, lines: int = 1
 ) -> list[str]:
-    """What the LLM writes, greedily, after each of B prompts `prefix + tail`, up to `stop` (left out) or `max_tokens`.
+    """What the LLM writes, greedily, after each of B prompts `prefix + tail`: `lines` lines, or `max_tokens` tokens.
 
     The prefix is read once and its keys and values are shared; tails of different lengths are padded on the left.
     """
@@ -180,9 +180,9 @@ def generate(
         for b, token in enumerate(tokens[:, 0].tolist()):
             if not ended[b]:
                 written[b].append(token)
-                ended[b] = token == llm.tokenizer.eos_token_id or stop in llm.decode([token])
+                ended[b] = token == llm.tokenizer.eos_token_id or llm.decode(written[b]).count("\n") >= lines
         if all(ended):
             break
         mask = torch.cat([mask, mask.new_ones(len(tails), 1)], dim=1)
         positions = positions[:, -1:] + 1
-    return [llm.decode(tokens).split(stop)[0] for tokens in written]
+    return ["\n".join(llm.decode(tokens).split("\n")[:lines]) for tokens in written]

@@ -9,7 +9,8 @@ from llama4rec_core.llm.engine import Prompt
 
 @dataclass(frozen=True)
 class Question:
-    """Alternatives among a prompt's branches (or among one branch's choices) and the index of the right one.
+    """Alternatives and the index of the right one: among a prompt's branches by their answers, among branches that each
+    have two choices (yes, no), or among one branch's choices.
 
     prior: what is subtracted from each alternative's log-likelihood before they are compared, as it is in ranking.
     """

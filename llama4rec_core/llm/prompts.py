@@ -9,8 +9,12 @@ Tokens are made piece by piece (a title is always the same tokens), so a candida
 
 from __future__ import annotations
 
+import string
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from llama4rec_core.llm.engine import Branch, Prompt
 from llama4rec_core.llm.weights import LLM
@@ -61,8 +65,14 @@ HISTORY = "{Items} this {user} {chose}, oldest first:\n"
 SIMILAR = "{Items} a {user} of similar taste {chose}:\n"
 PREDICTION = "A recommender system suggests, best first:\n"
 NEXT = "This {user} {chooses} next:\n"
-# the paper's way: candidates in the prompt, the whole list as the answer
+# relevance: a question at the end of each candidate
+RELEVANT = "{title}\nWould this {user} choose it next?"
+YES, NO = " yes", " no"
+# labels: the candidates under letters, one letter as the answer
 CANDIDATES = "Candidates:\n"
+LABELLED = "{letter}. {title}"
+LABEL = "The one this {user} {chooses} next:"
+# the paper's way: the whole list as the answer
 LISTING = "All candidates, the one this {user} most likely {chooses} next first:\n"
 # -- pairwise preference (P1) ------------------------------------------------------------------------------------------
 PAIR = "Which of these two {items} would this {user} rather choose?\n{first}\n{second}\nAnswer:\n"
@@ -120,36 +130,75 @@ def _lines(text: _Text, heading: str, lines: Sequence[str], learn: bool = False)
         text.add(line + "\n", 0 if learn else None)
 
 
-def ranking(
-    llm: LLM, key: str, history: Sequence[str], candidates: Sequence[str], words: Words, hint: Hint | None = None
-) -> Prompt:
-    """A branch per candidate, its title as the answer: ranked by likelihood, in no order, so there is no order bias."""
+def _told(llm: LLM, history: Sequence[str], words: Words, hint: Hint | None) -> _Text:
+    """What every ranking prompt begins with: the history, and what augments it."""
     text = _begin(llm)
     _lines(text, _say(HISTORY, words), history, learn=True)
     if hint is not None:
         _lines(text, _say(SIMILAR, words), hint.similar)
         _lines(text, PREDICTION, hint.prediction)
+    return text
+
+
+def ranking(
+    llm: LLM, key: str, history: Sequence[str], candidates: Sequence[str], words: Words, hint: Hint | None = None
+) -> Prompt:
+    """A branch per candidate, its title as the answer: ranked by likelihood, in no order, so there is no order bias."""
+    text = _told(llm, history, words, hint)
     text.add(_say(NEXT, words))
     return Prompt(key, tuple(text.tokens), tuple(title_branch(llm, title) for title in candidates), tuple(text.learn))
+
+
+def relevance(
+    llm: LLM, key: str, history: Sequence[str], candidates: Sequence[str], words: Words, hint: Hint | None = None
+) -> Prompt:
+    """A branch per candidate that ends in a yes-or-no question: ranked by log p(yes) - log p(no)."""
+    text = _told(llm, history, words, hint)
+    shared, choices = llm.choices([YES, NO])
+    branches = [
+        Branch(llm.encode(_say(RELEVANT, words, title=title)) + shared, choices=choices) for title in candidates
+    ]
+    return Prompt(key, tuple(text.tokens), tuple(branches), tuple(text.learn))
+
+
+def labels(
+    llm: LLM, key: str, history: Sequence[str], candidates: Sequence[str], words: Words, hint: Hint | None = None
+) -> Prompt:
+    """The candidates under letters, in an order drawn from the key: one branch, whose choices are the candidates'
+    letters (choice c is candidate c's). Raises ValueError for more than 26."""
+    if len(candidates) > len(string.ascii_uppercase):
+        raise ValueError(f"{len(candidates)} candidates are more than there are letters: rank them in another mode")
+    text, order = _told(llm, history, words, hint), drawn_order(key, len(candidates))
+    letters = string.ascii_uppercase[: len(candidates)]
+    _lines(
+        text, CANDIDATES, [LABELLED.format(letter=x, title=candidates[c]) for x, c in zip(letters, order, strict=True)]
+    )
+    text.add(_say(LABEL, words))
+    shared, tokens = llm.choices([f" {letter}" for letter in letters])
+    choices = tuple(tokens[place] for place in np.argsort(order))
+    return Prompt(key, tuple(text.tokens), (Branch(shared, choices=choices),), tuple(text.learn))
+
+
+def listing(
+    llm: LLM, key: str, history: Sequence[str], candidates: Sequence[str], words: Words, hint: Hint | None = None
+) -> Prompt:
+    """The paper's prompt: the candidates, in an order drawn from the key, and the ordered list is to be written (no
+    branches)."""
+    text = _told(llm, history, words, hint)
+    _lines(text, CANDIDATES, [candidates[c] for c in drawn_order(key, len(candidates))])
+    text.add(_say(LISTING, words))
+    return Prompt(key, tuple(text.tokens), (), tuple(text.learn))
+
+
+def drawn_order(key: str, count: int) -> np.ndarray:
+    """An order in which a list is shown, the same whenever the key is: a prompt without hints must not show the
+    backbone's."""
+    return np.random.default_rng(zlib.crc32(key.encode())).permutation(count)
 
 
 def title_branch(llm: LLM, title: str) -> Branch:
     tokens = llm.encode(title + "\n")
     return Branch(tokens, answer=len(tokens))
-
-
-def listing(
-    llm: LLM, history: Sequence[str], candidates: Sequence[str], words: Words, hint: Hint | None = None
-) -> tuple[int, ...]:
-    """The paper's prompt: candidates inside, the ordered list to be written."""
-    text = _begin(llm)
-    _lines(text, _say(HISTORY, words), history)
-    _lines(text, CANDIDATES, candidates)
-    if hint is not None:
-        _lines(text, _say(SIMILAR, words), hint.similar)
-        _lines(text, PREDICTION, hint.prediction)
-    text.add(_say(LISTING, words))
-    return tuple(text.tokens)
 
 
 def pairs(llm: LLM, key: str, history: Sequence[str], couples: Sequence[tuple[str, str]], words: Words) -> Prompt:

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from llama4rec_core.files import explained, read_frame, read_json, write_frame, write_json
-from llama4rec_core.llm.engine import Prompt, rows, score_row
+from llama4rec_core.llm.engine import Prompt, generate, rows, score_row
 from llama4rec_core.llm.weights import LLM
 from llama4rec_core.progress import Progress
 
@@ -97,6 +97,21 @@ def score(
 
     answers = in_batches(path, what, batches, [len(prompts[i]) for i in order], work)
     return answers if len(answers) else pd.DataFrame(columns=list(SCORES)).astype(SCORES)
+
+
+def write(
+    llm: LLM, prompts: Sequence[Prompt], path: Path, what: str, max_tokens: int, lines: int, per_batch: int = 16
+) -> pd.DataFrame:
+    """Let the LLM write after each prompt's prefix, resumably; like lengths together. Columns: key, text."""
+    order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i].prefix), prompts[i].key))
+    batches = [order[start : start + per_batch] for start in range(0, len(order), per_batch)]
+
+    def work(batch: Sequence[int]) -> pd.DataFrame:
+        said = generate(llm, (), [prompts[i].prefix for i in batch], max_tokens, lines)
+        return pd.DataFrame({"key": [prompts[i].key for i in batch], "text": said})
+
+    answers = in_batches(path, what, batches, [len(prompt.prefix) for prompt in prompts], work)
+    return answers if len(answers) else pd.DataFrame({"key": [], "text": []}, dtype=str)
 
 
 def cost(path: Path) -> dict:

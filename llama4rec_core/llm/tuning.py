@@ -4,7 +4,8 @@ An example is a prompt and, for each question in it, its alternatives and the ri
 (ranking), two films (P1), the digits of the scale (rating). Two losses, both only where they count:
 
     cross-entropy    -mean log p(token)          over right answers and the history's own titles (equation 8)
-    choice           -mean log softmax_a S(a)    over a question's alternatives, S(a) = log p(a | prefix) - prior(a)
+    choice           -mean log softmax_a S(a)    over a question's alternatives, S(a) = log p(a | prefix) - prior(a),
+                                                 or log p(yes) - log p(no) where each candidate is asked about
 
 The second is what ranking by likelihood needs: not that the right title is likely, but that it is likelier than the
 others. `transformers.Trainer` runs it, so checkpoints, resuming, gradient accumulation and `accelerate launch` are
@@ -35,12 +36,13 @@ LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_
 
 
 # columns of the label table: where in the logits, which token, of which alternative to which question, is that the
-# right one, does the token count for cross-entropy, what is subtracted from the alternative's score
-PLACE, TOKEN, ALTERNATIVE, QUESTION, RIGHT, LEARN, PRIOR = range(7)
+# right one, does the token count for cross-entropy, what is subtracted from the alternative's score, and does the
+# token's log-probability count for (1) or against (-1) the alternative
+PLACE, TOKEN, ALTERNATIVE, QUESTION, RIGHT, LEARN, PRIOR, SIGN = range(8)
 
 
 def collate(batch: Sequence[Sequence[Example]]) -> dict[str, torch.Tensor]:
-    """One packed row of examples to the model's inputs and the label table [n, 7] (float64, which holds every id
+    """One packed row of examples to the model's inputs and the label table [n, 8] (float64, which holds every id
     exactly)."""
     (examples,) = batch
     prompts = [example.prompt for example in examples]
@@ -49,12 +51,13 @@ def collate(batch: Sequence[Sequence[Example]]) -> dict[str, torch.Tensor]:
     alternative = question = 0
     for p, example in enumerate(examples):
         begin, _ = row.starts[p]
-        labels += [(begin + at - 1, example.prompt.prefix[at], -1, -1, 0, 1, 0.0) for at in example.prompt.learn]
+        labels += [(begin + at - 1, example.prompt.prefix[at], -1, -1, 0, 1, 0.0, 1) for at in example.prompt.learn]
         for asked in example.questions:
-            for a, (places, tokens) in enumerate(_alternatives(row, prompts, p, asked)):
+            for a, tokens in enumerate(_alternatives(row, prompts, p, asked)):
                 right, before = int(a == asked.right), asked.prior[a] if asked.prior else 0.0
-                for n, (place, token) in enumerate(zip(places, tokens, strict=True)):
-                    labels.append((place, token, alternative, question, right, right, 0.0 if n else before))
+                for n, (place, token, sign) in enumerate(tokens):
+                    learn = right if sign > 0 else 1 - right  # "no" is the answer to learn about the others
+                    labels.append((place, token, alternative, question, right, learn, 0.0 if n else before, sign))
                 alternative += 1
             question += 1
     table = torch.tensor(labels, dtype=torch.float64)
@@ -69,34 +72,38 @@ def collate(batch: Sequence[Sequence[Example]]) -> dict[str, torch.Tensor]:
     }
 
 
-def _alternatives(
-    row: Row, prompts: Sequence[Prompt], p: int, asked: Question
-) -> list[tuple[list[int], tuple[int, ...]]]:
-    """For each alternative of a question: the places that predict its tokens, and the tokens."""
+def _alternatives(row: Row, prompts: Sequence[Prompt], p: int, asked: Question) -> list[list[tuple[int, int, int]]]:
+    """For each alternative of a question its tokens: the place that predicts it, the token, its sign in S(a)."""
     branches = prompts[p].branches
+
+    def last(b: int) -> int:
+        return row.starts[p][1][b] + len(branches[b].tokens) - 1
+
     first = branches[asked.branches[0]]
-    if first.choices:
-        last = row.starts[p][1][asked.branches[0]] + len(first.tokens) - 1
-        return [([last], (token,)) for token in first.choices]
+    if first.choices and len(asked.branches) == 1:  # one branch, whose choices are the alternatives
+        return [[(last(asked.branches[0]), token, 1)] for token in first.choices]
+    if first.choices:  # each branch asks yes or no about an alternative
+        return [[(last(b), branches[b].choices[0], 1), (last(b), branches[b].choices[1], -1)] for b in asked.branches]
     out = []
     for b in asked.branches:
         skip = len(branches[b].tokens) - branches[b].answer
-        out.append((row.before_branch(prompts, p, b)[skip:], branches[b].tokens[skip:]))
+        places = row.before_branch(prompts, p, b)[skip:]
+        out.append([(place, token, 1) for place, token in zip(places, branches[b].tokens[skip:], strict=True)])
     return out
 
 
 def tree_loss(
     outputs, labels: torch.Tensor, num_items_in_batch=None, choice_weight: float = 1.0, rows_per_step: int = 1
 ) -> torch.Tensor:
-    """Cross-entropy on the learnt tokens plus the choice loss; `outputs.logits` [1, places, V], `labels` [n, 7]."""
-    prior, labels = labels[:, PRIOR].float(), labels.long()
+    """Cross-entropy on the learnt tokens plus the choice loss; `outputs.logits` [1, places, V], `labels` [n, 8]."""
+    prior, sign, labels = labels[:, PRIOR].float(), labels[:, SIGN].float(), labels.long()
     logits = outputs.logits[0].float()  # [places, V]
     log_p = logits[labels[:, PLACE], labels[:, TOKEN]] - torch.logsumexp(logits, dim=-1)[labels[:, PLACE]]  # [n]
     learnt = labels[:, LEARN].bool()
     loss = -log_p[learnt].mean()
     asked = labels[:, QUESTION] >= 0
     if choice_weight and asked.any():
-        table, log_p = labels[asked], (log_p - prior)[asked]
+        table, log_p = labels[asked], (sign * log_p - prior)[asked]
         n_alternatives, n_questions = int(table[:, ALTERNATIVE].max()) + 1, int(table[:, QUESTION].max()) + 1
         score = log_p.new_zeros(n_alternatives).index_add(0, table[:, ALTERNATIVE], log_p)  # S(a)
         question = score.new_zeros(n_alternatives, dtype=torch.long).scatter(

@@ -79,6 +79,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--wheel", required=True, help="the RecBole wheel with ML-100K in it")
     parser.add_argument("--only", choices=GRID, nargs="+", default=list(GRID), help="these backbones instead of all")
+    parser.add_argument("--seeds", type=int, choices=SEEDS, nargs="+", default=SEEDS)
     options = parser.parse_args()
     torch.set_num_threads(1)
     data, valid = read(options.wheel)
@@ -88,7 +89,7 @@ def main() -> None:
     for name in options.only:
         for overrides in GRID[name]:
             settings = json.dumps(asdict(settings_of(name, overrides)))  # all of them, defaults may change later
-            for seed in SEEDS if name not in ("Popularity", "Bias") else SEEDS[:1]:
+            for seed in options.seeds if name not in ("Popularity", "Bias") else SEEDS[:1]:
                 if (name, settings, seed) in seen:
                     continue
                 start = time.perf_counter()
