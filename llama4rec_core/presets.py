@@ -82,6 +82,14 @@ class EvaluationSettings:
 
 
 @dataclass(frozen=True)
+class PriceSettings:
+    """What a bought LLM would cost, in dollars for a million tokens: the cost table's last column."""
+
+    read: float = 0.1
+    written: float = 0.4
+
+
+@dataclass(frozen=True)
 class Preset:
     name: str
     data: DataSettings = field(default_factory=DataSettings)
@@ -98,6 +106,7 @@ class Preset:
     augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
     ranking: RankingSettings = field(default_factory=RankingSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    prices: PriceSettings = field(default_factory=PriceSettings)
     row_tokens: int = 512  # tokens read in one forward pass
 
 

@@ -20,7 +20,8 @@ import pandas as pd
 
 from llama4rec_core import paths, tables
 from llama4rec_core.backbones import BACKBONES
-from llama4rec_core.files import read_json, write_json, write_text
+from llama4rec_core.files import read_json, write_frame, write_json, write_text
+from llama4rec_core.llm import cost
 from llama4rec_core.rows import TABLES, TIES, base
 from llama4rec_core.stages import Run, prepare, task_of
 
@@ -42,10 +43,7 @@ PACKAGES = (
 
 def record(run: Run) -> dict:
     """`run.json`: what made these results, and what they cost."""
-    costs = {
-        path.stem.removesuffix("-raw"): read_json(path) for path in sorted((run.folder / "scores").glob("*-raw.json"))
-    }
-    costs |= {path.stem: read_json(path) for path in sorted((run.folder / "augmentation").glob("*.json"))}
+    costs = _costs(run)
     tuned = {path.parent.name: read_json(path) for path in sorted((run.folder / "llm").glob("*/tuning.json"))}
     unparsed = {
         path.stem: int((pd.read_csv(path)["defects"].fillna("") != "").sum())
@@ -63,12 +61,25 @@ def record(run: Run) -> dict:
         "cores": os.cpu_count(),
         "tuning": tuned,
         "scoring": costs,
-        "tokens_read": sum(cost["tokens_read"] for cost in costs.values()),
-        "prompts_sent": sum(cost["prompts_sent"] for cost in costs.values()),
+        "tokens_read": sum(each["tokens_read"] for each in costs.values()),
+        "prompts_sent": sum(each["prompts_sent"] for each in costs.values()),
         "answers_that_did_not_parse": unparsed,
     }
     write_json(run.folder / "run.json", content)
     return content
+
+
+def _costs(run: Run) -> dict[str, dict]:
+    found = [*(run.folder / "scores").glob("*-raw.json"), *(run.folder / "augmentation").glob("*.json")]
+    return {path.stem.removesuffix("-raw"): read_json(path) for path in sorted(found)}
+
+
+def cost_table(run: Run) -> pd.DataFrame:
+    """What the LLM's reading and writing cost, `tables/cost.csv`: columns as `llm.cost.table` says."""
+    sizes, prices = read_json(run.folder / "llm" / "weights.json"), run.preset.prices
+    found = cost.table(_costs(run), sizes, cost.machine_rate(), prices.read, prices.written)
+    write_frame(run.folder / "tables" / "cost.csv", found)
+    return found
 
 
 def _commit() -> str:

@@ -67,9 +67,9 @@ class Run:
 
 
 def _comparable(preset: Preset) -> dict:
-    """Settings that results depend on: seeds and backbones may be added to a run later."""
+    """Settings that results depend on: seeds and backbones may be added to a run later, and prices are free."""
     content = presets.as_dict(preset)
-    return {key: value for key, value in content.items() if key not in ("seeds", "backbones")}
+    return {key: value for key, value in content.items() if key not in ("seeds", "backbones", "prices")}
 
 
 def _flat(content: dict, before: str = "") -> dict:

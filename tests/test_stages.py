@@ -15,6 +15,7 @@ import pytest
 from llama4rec_core import rows, stages
 from llama4rec_core.files import write_frame
 from llama4rec_core.llm import recording
+from llama4rec_core.llm.engine import Branch, Prompt
 
 PART = """
 from llama4rec_core import stages
@@ -82,7 +83,7 @@ def test_batches_that_are_done_are_not_done_again(tmp_path):
             calls.append(list(batch))
             if len(calls) == fail_at:
                 raise KeyboardInterrupt
-            return pd.DataFrame({"request": list(batch)})
+            return pd.DataFrame({"request": list(batch), "tokens_written": 2})
 
         return do
 
@@ -94,8 +95,16 @@ def test_batches_that_are_done_are_not_done_again(tmp_path):
     assert calls == [[3, 1], [0, 4], [0, 4], [2]] and found["request"].tolist() == [3, 1, 0, 4, 2]
     cost = recording.cost(path)
     assert (cost["prompts"], cost["prompts_sent"], cost["tokens_read"]) == (5, 7, 70)
+    assert (cost["tokens_written"], cost["logits"]) == (10, 10) and cost["seconds"] >= 0
     recording.in_batches(path, "test", batches, [10] * 5, work(0))
     assert len(calls) == 4
+
+
+def test_logits_are_counted_where_they_are_computed():
+    """Prefix of 3; titles of 2 and 1 tokens share the place before them; an answer after a question has its own; a
+    choice has none."""
+    branches = (Branch((4, 5), 2), Branch((6,), 1), Branch((7, 8, 9), 2), Branch((1,), choices=(2, 3)))
+    assert recording.logits_of(Prompt("p", (1, 2, 3), branches)) == 1 + 1 + 0 + 2
 
 
 def predictions(items, scores, targets, part="test"):

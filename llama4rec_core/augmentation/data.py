@@ -106,6 +106,7 @@ def attributes(
                     **values,
                     "answer": text.strip(),
                     "defects": ", ".join(defects),
+                    "tokens_written": len(llm.encode(text)),
                 }
             )
         return pd.DataFrame(rows)
@@ -113,7 +114,7 @@ def attributes(
     answered = recording.in_batches(
         path.with_name(f"{path.stem}-answers.parquet"), "P3 attributes", batches, [len(tail) for tail in tails], work
     )
-    return answered.sort_values("item", ignore_index=True)
+    return answered.drop(columns="tokens_written").sort_values("item", ignore_index=True)
 
 
 def _readable(frame: pd.DataFrame, told: Sequences, *columns: str) -> pd.DataFrame:

@@ -29,11 +29,13 @@ def in_batches(
     batches: Sequence[Sequence[int]],
     tokens: Sequence[int],
     work: Callable[[Sequence[int]], pd.DataFrame],
+    logits: Sequence[int] | None = None,
 ) -> pd.DataFrame:
     """Do `work` on each batch of request indices, keep each answer, return all of them and leave them in `path`
     (parquet).
 
-    tokens: how many tokens each request reads, for the cost report `path`.json.
+    For the cost report `path`.json: how many `tokens` each request reads, at how many places the vocabulary's `logits`
+    are computed for it, and, where `work` returns a column tokens_written, how many tokens the LLM wrote.
     """
     if path.exists():
         return read_frame(path)
@@ -42,7 +44,7 @@ def in_batches(
         parts.mkdir(parents=True, exist_ok=True)
     done = [parts / f"{b:05d}.parquet" for b in range(len(batches))]
     finished = sum(len(batch) for part, batch in zip(done, batches, strict=True) if part.exists())
-    progress, seconds = Progress(what, sum(map(len, batches)), finished, "prompts"), 0.0
+    progress = Progress(what, sum(map(len, batches)), finished, "prompts")
     for part, batch in zip(done, batches, strict=True):
         if part.exists():
             continue
@@ -51,24 +53,41 @@ def in_batches(
             log.write(f"{len(batch)} {sum(tokens[i] for i in batch)}\n")
             log.flush()
             os.fsync(log.fileno())
-        write_frame(part, work(batch))
-        seconds += time.monotonic() - started
+        found = work(batch)
+        written = int(found["tokens_written"].sum()) if "tokens_written" in found else 0
+        seen = written + (sum(logits[i] for i in batch) if logits is not None else 0)
+        write_frame(part, found)
+        with explained(parts), open(parts / "done.txt", "a", encoding="utf-8") as log:
+            log.write(f"{time.monotonic() - started:.3f} {written} {seen}\n")
         progress.to(progress.done + len(batch))
     answers = pd.concat([read_frame(part) for part in done], ignore_index=True) if done else pd.DataFrame()
-    sent = (
-        np.loadtxt(parts / "sent.txt", dtype=int, ndmin=2) if (parts / "sent.txt").exists() else np.zeros((0, 2), int)
-    )
+    sent, spent = (_table(parts / name) for name in ("sent.txt", "done.txt"))
     cost = {
         "prompts": sum(map(len, batches)),
         "prompts_sent": int(sent[:, 0].sum()),
         "tokens_read": int(sent[:, 1].sum()),
+        "tokens_written": int(spent[:, 1].sum()),
+        "logits": int(spent[:, 2].sum()),
         "batches": len(batches),
-        "seconds_of_this_run": round(seconds, 1),
+        "seconds": round(float(spent[:, 0].sum()), 1),
     }
     write_json(path.with_suffix(".json"), cost)
     write_frame(path, answers)
     shutil.rmtree(parts, ignore_errors=True)
     return answers
+
+
+def _table(path: Path) -> np.ndarray:
+    """The numbers of a log, a row a line; three columns of nothing where there is none."""
+    return np.loadtxt(path, ndmin=2) if path.exists() else np.zeros((0, 3))
+
+
+def logits_of(prompt: Prompt) -> int:
+    """At how many places of a prompt the vocabulary's logits are computed: the end of the prefix once, and every token
+    of an answer but its last; choices need only their own."""
+    likelihoods = [branch for branch in prompt.branches if not branch.choices]
+    at_prefix = any(branch.answer == len(branch.tokens) for branch in likelihoods)
+    return at_prefix + sum(branch.answer - (branch.answer == len(branch.tokens)) for branch in likelihoods)
 
 
 def score(
@@ -95,7 +114,8 @@ def score(
                 ]
         return pd.DataFrame(out, columns=list(SCORES)).astype(SCORES)
 
-    answers = in_batches(path, what, batches, [len(prompts[i]) for i in order], work)
+    tokens, logits = [len(prompts[i]) for i in order], [logits_of(prompts[i]) for i in order]
+    answers = in_batches(path, what, batches, tokens, work, logits)
     return answers if len(answers) else pd.DataFrame(columns=list(SCORES)).astype(SCORES)
 
 
@@ -108,7 +128,8 @@ def write(
 
     def work(batch: Sequence[int]) -> pd.DataFrame:
         said = generate(llm, (), [prompts[i].prefix for i in batch], max_tokens, lines)
-        return pd.DataFrame({"key": [prompts[i].key for i in batch], "text": said})
+        written = [len(llm.encode(text)) for text in said]
+        return pd.DataFrame({"key": [prompts[i].key for i in batch], "text": said, "tokens_written": written})
 
     answers = in_batches(path, what, batches, [len(prompt.prefix) for prompt in prompts], work)
     return answers if len(answers) else pd.DataFrame({"key": [], "text": []}, dtype=str)

@@ -1,0 +1,62 @@
+"""What the LLM's work cost: tokens, seconds, the share of what the machine can do, and a price.
+
+Only needed work counts: 2 operations for each parameter of the body and token read, and 2 D V for each place at which
+the vocabulary's logits are computed.
+"""
+
+from __future__ import annotations
+
+import time
+
+import pandas as pd
+import torch
+
+from llama4rec_core.llm.weights import LLM
+
+
+def size(llm: LLM) -> dict[str, int]:
+    """`body`: parameters a token passes through (all but the embedding table); `head`: D V of the vocabulary's head."""
+    head = llm.model.get_output_embeddings().weight.numel()
+    table = llm.model.get_input_embeddings().weight.numel()
+    body = sum(parameter.numel() for parameter in llm.model.base_model.parameters()) - table
+    return {"body": body, "head": head}
+
+
+def machine_rate(width: int = 1024, seconds: float = 1.0) -> float:
+    """Operations a second of this machine's float32 matrix product (bfloat16 on a GPU), measured now."""
+    where = "cuda" if torch.cuda.is_available() else "cpu"
+    a, b = (
+        torch.randn(width, width, device=where, dtype=torch.bfloat16 if where == "cuda" else None) for _ in range(2)
+    )
+    best, end = float("inf"), time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        start = time.perf_counter()
+        (a @ b)[0, 0].item()
+        best = min(best, time.perf_counter() - start)
+    return 2 * width**3 / best
+
+
+def table(
+    costs: dict[str, dict], sizes: dict[str, int], rate: float, price_read: float, price_written: float
+) -> pd.DataFrame:
+    """One row for each file of answers and their sum. costs: the .json records of `recording`; rate: `machine_rate`;
+    prices: dollars for a million tokens read or written.
+
+    Columns: what, prompts, tokens_read, tokens_written, seconds, tokens_per_second, share_of_machine, dollars.
+    """
+    frame = pd.DataFrame(costs).T
+    frame.loc["all"] = frame.sum()
+    work = 2 * sizes["body"] * (frame["tokens_read"] + frame["tokens_written"]) + 2 * sizes["head"] * frame["logits"]
+    tokens, seconds = frame["tokens_read"] + frame["tokens_written"], frame["seconds"].where(frame["seconds"] > 0)
+    return pd.DataFrame(
+        {
+            "what": frame.index,
+            "prompts": frame["prompts_sent"].astype(int),
+            "tokens_read": frame["tokens_read"].astype(int),
+            "tokens_written": frame["tokens_written"].astype(int),
+            "seconds": frame["seconds"],
+            "tokens_per_second": tokens / seconds,
+            "share_of_machine": work / seconds / rate,
+            "dollars": (frame["tokens_read"] * price_read + frame["tokens_written"] * price_written) / 1e6,
+        }
+    ).reset_index(drop=True)

@@ -1,0 +1,34 @@
+"""The cost table by hand."""
+
+import pytest
+
+from llama4rec_core.llm import cost
+
+
+def test_the_cost_table_by_hand():
+    """A body of 10 parameters, a head of 4: 2 x 10 x 100 + 2 x 4 x 50 = 2,400 operations in 2 s, of 4,800 possible."""
+    costs = {
+        "a": {"prompts_sent": 5, "tokens_read": 100, "tokens_written": 0, "logits": 50, "seconds": 2.0},
+        "b": {"prompts_sent": 1, "tokens_read": 30, "tokens_written": 20, "logits": 20, "seconds": 0.0},
+    }
+    table = cost.table(costs, {"body": 10, "head": 4}, rate=2400.0, price_read=1.0, price_written=10.0).set_index(
+        "what"
+    )
+    assert table.loc["a", "share_of_machine"] == pytest.approx(0.5)
+    assert table.loc["a", "tokens_per_second"] == 50 and table.loc["a", "dollars"] == pytest.approx(100e-6)
+    assert table.loc["b", "dollars"] == pytest.approx(230e-6) and table["tokens_per_second"].isna().tolist() == [
+        0,
+        1,
+        0,
+    ]
+    assert table.loc["all", ["prompts", "tokens_read", "tokens_written"]].tolist() == [6, 130, 20]
+
+
+def test_the_machine_does_more_than_a_million_operations_a_second():
+    assert cost.machine_rate(64, seconds=0.02) > 1e6
+
+
+@pytest.mark.llm
+def test_the_size_of_smollm2(llm):
+    """30 layers of 3,540,096 parameters and a last norm of 576; 49,152 words of 576."""
+    assert cost.size(llm) == {"body": 30 * 3_540_096 + 576, "head": 49_152 * 576}
