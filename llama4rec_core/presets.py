@@ -71,6 +71,7 @@ class RankingSettings:
 
     mode: str = "likelihood"  # or "relevance", "labels", "list" (the paper's): llm/ranking.py says what each is
     prior_weight: float = 0.5  # likelihood: of log p(title | no history), subtracted from log p(title | prompt)
+    rating: str = "expected"  # the LLM's rating: the expectation over the scale, or its "likeliest" value
     combine: str = "score"  # "score": both standardised within the list; "paper": minus the positions
 
 

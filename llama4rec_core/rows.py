@@ -223,11 +223,13 @@ def _within_lists(
 def _rating(run: Run, name: str, seed: int) -> Outcome:
     ready = prepare(run)
     scores = {method: rating_scores(run, name, method, seed) for method in ("untuned", "IFT", "Llama4Rec")}
-    scale = ready.dataset.scale
+    scale, said = ready.dataset.scale, run.preset.ranking.rating
+    if said not in ("expected", "likeliest"):
+        raise ValueError(f"ranking.rating {said!r} is unknown: the known ones are expected, likeliest")
 
     def blend(frame: pd.DataFrame, alpha_1: float, alpha_2: float) -> np.ndarray:
         alpha = aggregation.user_weights(ready.n_train, alpha_1, alpha_2)[frame["user"].to_numpy()]
-        return aggregation.blend_ratings(alpha, frame["expected"].to_numpy(), frame["backbone"].to_numpy(), scale)
+        return aggregation.blend_ratings(alpha, frame[said].to_numpy(), frame["backbone"].to_numpy(), scale)
 
     choosing = scores["Llama4Rec"][scores["Llama4Rec"]["part"] != "test"]
 
@@ -241,7 +243,7 @@ def _rating(run: Run, name: str, seed: int) -> Outcome:
         plain, full = (frame[frame["part"] == part] for frame in (scores["IFT"], scores["Llama4Rec"]))
         return {
             "Base": (plain, plain["backbone"].to_numpy()),
-            "IFT": (plain, plain["expected"].to_numpy()),
+            "IFT": (plain, plain[said].to_numpy()),
             "Llama4Rec": (full, blend(full, choice.alpha_1, choice.alpha_2)),
         }
 
@@ -257,9 +259,9 @@ def _rating(run: Run, name: str, seed: int) -> Outcome:
         frames.append(_named(run, name, method, seed, metrics, **more))
     within = []
     for label, method, column in (
-        ("untuned", "untuned", "expected"),
-        ("LLM'", "IFT", "expected"),
-        ("LLM''", "Llama4Rec", "expected"),
+        ("untuned", "untuned", said),
+        ("LLM'", "IFT", said),
+        ("LLM''", "Llama4Rec", said),
         ("backbone", "IFT", "backbone"),
     ):
         frame = scores[method][scores[method]["part"] == "valid"]

@@ -1,3 +1,4 @@
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -36,6 +37,22 @@ def test_a_numeric_title_is_not_taken_for_a_list_number():
 def test_no_text_breaks_the_ranking(text, candidates):
     order, _ = answers.ranking(text, candidates)
     assert sorted(order) == list(range(len(candidates)))
+
+
+MARKS = ["1.", "10) ", "\n", "\r\n", "\x00", "\u202e", "```json", "{}", "%s", "\\", "(" * 50, "None"]
+TONGUES = ["以下は", "Вот список:", "إليك", "🙂"]
+HALVES = [title[: len(title) // 2] for title in FIVE]
+HOSTILE = st.lists(st.one_of(st.text(max_size=60), st.sampled_from([*FIVE, *HALVES, *MARKS, *TONGUES])), max_size=25)
+
+
+@pytest.mark.slow
+@settings(max_examples=10_000, deadline=None)
+@given(HOSTILE, st.sampled_from(["", " ", "\n", ", "]))
+def test_ten_thousand_hostile_texts(pieces, between):
+    text = between.join(pieces)
+    order, defects = answers.ranking(text, FIVE)
+    assert sorted(order) == list(range(5)) and defects.count("missing") <= 5
+    answers.rating(text, (1, 5)), answers.attributes(text, FILMS)
 
 
 @settings(deadline=None)
