@@ -19,8 +19,8 @@ class SGLSettings:
     dim: int = 64  # D
     layers: int = 2  # of propagation
     view: str = "edge dropout"  # or "node dropout", "random walk"
-    drop: float = 0.1  # share of edges (of nodes) left out of a view
-    temperature: float = 0.2  # of InfoNCE
+    drop: float = 0.3  # share of edges (of nodes) left out of a view
+    temperature: float = 0.5  # of InfoNCE
     contrast: float = 0.1  # weight of InfoNCE beside BPR
     lr: float = 0.01  # of Adam
     batch_size: int = 4096  # pairs

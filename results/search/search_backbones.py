@@ -37,7 +37,7 @@ GRID = {
     ],
     "LightGCN": [{"lr": 0.01, "layers": 2}, {"lr": 0.01, "layers": 3}],
     "MixGCF": [{}, {"negatives": 8, "lr": 0.01, "batch_size": 4096}],
-    "SGL": [{}, {"contrast": 0.03}, {"drop": 0.3, "temperature": 0.5}],
+    "SGL": [{"drop": 0.1, "temperature": 0.2, "contrast": c} for c in (0.1, 0.03)] + [{}],
     "SASRec": [
         {"batch_size": 64, "lr": 0.002, "epochs": 16, "patience": 4, "dropout": 0.3},
         {"batch_size": 64, "lr": 0.002, "epochs": 16, "patience": 4, "dropout": 0.5},
