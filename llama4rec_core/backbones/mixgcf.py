@@ -15,9 +15,9 @@ from .fit import BACKBONES, Backbone, NegativeSampler, TrainingData
 class MixGCFSettings:
     dim: int = 64  # D
     layers: int = 2  # L, of propagation
-    negatives: int = 16  # M, candidates that a hard negative is mixed from
-    lr: float = 0.005  # of Adam
-    batch_size: int = 2048  # pairs
+    negatives: int = 8  # M, candidates that a hard negative is mixed from
+    lr: float = 0.01  # of Adam
+    batch_size: int = 4096  # pairs
     l2: float = 1e-4  # on the layer-0 embeddings of a batch's users and items
     epochs: int = 60  # at most
     patience: int = 8  # epochs without a better validation NDCG@10

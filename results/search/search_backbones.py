@@ -36,7 +36,7 @@ GRID = {
         {"lr": 0.005, "patience": 12, "dropout": 0.3},
     ],
     "LightGCN": [{"lr": 0.01, "layers": 2}, {"lr": 0.01, "layers": 3}],
-    "MixGCF": [{}, {"negatives": 8, "lr": 0.01, "batch_size": 4096}],
+    "MixGCF": [{"negatives": 16, "lr": 0.005, "batch_size": 2048}, {}],
     "SGL": [{"drop": 0.1, "temperature": 0.2, "contrast": c} for c in (0.1, 0.03)] + [{}],
     "SASRec": [
         {"batch_size": 64, "lr": 0.002, "epochs": 16, "patience": 4, "dropout": 0.3},

@@ -1,0 +1,277 @@
+"""How fast the LLM engine is: against `transformers`' own generate and Trainer, and against the machine.
+
+    python tests/benchmarks/benchmark_engine.py        all parts, in one run on one machine, same weights, same users
+    python tests/benchmarks/benchmark_engine.py --parts ranking --peer-users 4 --users 20        a look in a minute
+
+Writes results/benchmarks/llm_engine.csv: the rows of the parts that were run, and the others as they were. The peer is
+given the same prompts, greedy decoding, a stop at the list's end, its best batch size and all threads. Speeds do not
+depend on which films are asked about, so candidates are drawn from the popular ones.
+"""
+
+import argparse
+import multiprocessing
+import resource
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from transformers import Trainer, TrainingArguments
+
+from llama4rec_core import data as sources
+from llama4rec_core import paths
+from llama4rec_core.augmentation.prompt import Sequences, sequences
+from llama4rec_core.files import write_frame
+from llama4rec_core.instructions import List, ranking_prompt, titles
+from llama4rec_core.llm import cost, prompts, ranking, recording, tuning, weights
+from llama4rec_core.llm.engine import Branch, Prompt, rows, score_row
+from llama4rec_core.llm.lessons import TuningSettings
+
+COLUMNS = ["part", "what", "ours", "peer", "peer_value", "ratio", "ours_metric", "peer_metric", "unit"]
+
+
+def row(part, what, ours, unit, peer="", peer_value=None, ours_metric=None, peer_metric=None) -> dict:
+    """`ratio` is ours by the peer's: all values are rates, larger is better."""
+    ratio = None if peer_value is None else ours / peer_value
+    return dict(zip(COLUMNS, (part, what, ours, peer, peer_value, ratio, ours_metric, peer_metric, unit), strict=True))
+
+
+def told() -> Sequences:
+    dataset = sources.load("ml-100k")
+    return sequences(dataset, sources.split(dataset), 5, prompts.WORDS["ml-100k"])
+
+
+def lists(known: Sequences, count: int, k: int) -> list[List]:
+    """`count` users with k popular candidates each, drawn once."""
+    rng = np.random.default_rng(0)
+    popular = np.argsort(-np.bincount(known.items, minlength=len(known.titles)), kind="stable")[:300]
+    users = rng.choice(len(known.n_train), count, replace=False)
+    return [List(f"b{u}", int(u), int(known.n_train[u]), rng.choice(popular, k, replace=False), ()) for u in users]
+
+
+def seconds(work) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+# --- ranking ---------------------------------------------------------------------------------------------------------
+
+
+def ranking_rows(llm, known: Sequences, asked: argparse.Namespace) -> list[dict]:
+    out = []
+    for k in (10, 20):
+        ours = lists(known, asked.users, k)
+        tree = [ranking_prompt(llm, known, each, 20, None) for each in ours]
+        score_row(llm, tree[:1])
+        rate = len(tree) / seconds(lambda tree=tree: _score(llm, tree))
+        few = ours[: asked.peer_users]
+        written = [ranking_prompt(llm, known, each, 20, None, "list") for each in few]
+        alone = len(few) / seconds(lambda written=written, few=few: _generate(llm, known, written, few, 1))
+        batched = max(
+            (
+                len(few)
+                / seconds(lambda size=size, written=written, few=few: _generate(llm, known, written, few, size)),
+                size,
+            )
+            for size in asked.batches
+        )
+        one_each = [
+            Prompt(f"{p.key}-{b}", p.prefix, (branch,))
+            for p in tree[: asked.peer_users]
+            for b, branch in enumerate(p.branches)
+        ]
+        apart = len(few) / seconds(lambda one_each=one_each: _score(llm, one_each))
+        what = f"likelihood of {k} candidates in one tree"
+        out += [
+            row("ranking", what, rate, "users/s", "transformers generate, the list, one prompt at a time", alone),
+            row(
+                "ranking",
+                what,
+                rate,
+                "users/s",
+                f"transformers generate, the list, batches of {batched[1]}",
+                batched[0],
+            ),
+            row("ranking", what, rate, "users/s", "one prompt per candidate, packed by our engine", apart),
+        ]
+        print(pd.DataFrame(out[-3:]).to_string(), flush=True)
+    return out
+
+
+def _score(llm, given: list[Prompt]) -> None:
+    for packed in rows(given, 512):
+        score_row(llm, [given[i] for i in packed])
+
+
+@torch.inference_mode()
+def _generate(llm, known: Sequences, written: list[Prompt], few: list[List], size: int) -> None:
+    """The peer: a padded batch of prompts through `generate`, as many tokens as the longest list needs."""
+    order = sorted(range(len(written)), key=lambda i: len(written[i].prefix))
+    for start in range(0, len(order), size):
+        batch = order[start : start + size]
+        width = max(len(written[i].prefix) for i in batch)
+        tokens = torch.zeros(len(batch), width, dtype=torch.long)
+        mask = torch.zeros_like(tokens)
+        for line, i in enumerate(batch):
+            prefix = torch.tensor(written[i].prefix)
+            tokens[line, width - len(prefix) :], mask[line, width - len(prefix) :] = prefix, 1
+        longest = max(len(llm.encode("\n".join(titles(known, few[i])))) for i in batch)
+        llm.model.generate(tokens, attention_mask=mask, max_new_tokens=longest + 1, do_sample=False)
+
+
+# --- the machine -----------------------------------------------------------------------------------------------------
+
+
+def machine_rows(llm, known: Sequences, asked: argparse.Namespace) -> list[dict]:
+    """Needed operations a second of reading and tuning, as a share of the measured matrix-product rate."""
+    rate, size = cost.machine_rate(seconds=3.0), cost.size(llm)
+    given = [ranking_prompt(llm, known, each, 20, None) for each in lists(known, asked.users, 10)]
+    tokens, places = sum(map(len, given)), sum(map(recording.logits_of, given))
+    _score(llm, given[:8])
+    spent = seconds(lambda: _score(llm, given))
+    needed = 2 * size["body"] * tokens + 2 * size["head"] * places
+    sum_of = f"(2 x {size['body']} x {tokens} + 2 x {size['head']} x {places}) / {spent:.2f} s / {rate:.4g}"
+    out = [
+        row("machine", "float32 matrix product", rate / 1e9, "Gflop/s"),
+        row("machine", f"reading: share = {sum_of}", needed / spent / rate, "share of the matrix-product rate"),
+        row("machine", "reading", tokens / spent, "tokens/s"),
+    ]
+    settings = TuningSettings()
+    tokens, places, spent, learnt = _tune(known, asked.tuned, settings)
+    # forward through all; backward to the activations of the tuned layers; logits forward and backward
+    upper = 2 * size["body"] * settings.layers
+    needed = (2 * size["body"] + upper) * tokens + 4 * size["head"] * places
+    work = f"(2 + {2 * settings.layers:g}) x {size['body']} x {tokens} + 4 x {size['head']} x {places}"
+    sum_of = f"({work}) / {spent:.2f} s / {rate:.4g}"
+    out += [
+        row("machine", f"tuning: share = {sum_of}", needed / spent / rate, "share of the matrix-product rate"),
+        row(
+            "machine",
+            "tuning",
+            tokens / spent,
+            "useful tokens/s",
+            "transformers Trainer, padded, LoRA on all layers",
+            _peer_tune(known, asked.tuned),
+        ),
+    ]
+    print(pd.DataFrame(out).to_string(), flush=True)
+    return out
+
+
+def _lessons(llm, known: Sequences, count: int):
+    rng = np.random.default_rng(1)
+    out = []
+    for each in lists(known, count, 10):
+        right = [int(rng.integers(10))]
+        asked = ranking_prompt(llm, known, each, 20, None)
+        out.append(ranking.lesson("likelihood", llm, asked, titles(known, each), right, np.zeros(10)))
+    return out
+
+
+def _tune(known: Sequences, count: int, settings: TuningSettings) -> tuple[int, int, float, Path]:
+    llm = weights.load(weights.SMOLLM2)
+    lessons = _lessons(llm, known, count)
+    places = sum(recording.logits_of(each.prompt) + len(each.prompt.learn) for each in lessons)
+    with tempfile.TemporaryDirectory() as folder:
+        spent = seconds(lambda: tuning.tune(llm, lessons, settings, Path(folder) / "adapter", 0))
+    return sum(len(each.prompt) for each in lessons), places, spent, settings
+
+
+def _peer_tune(known: Sequences, count: int) -> float:
+    """Useful tokens a second of plain Trainer: each prompt with its right answer in a padded row of its own, logits
+    everywhere, LoRA on all layers."""
+    from peft import LoraConfig, get_peft_model
+
+    llm = weights.load(weights.SMOLLM2)
+    lessons = _lessons(llm, known, count)
+    texts = []
+    for each in lessons:
+        (question,) = each.questions
+        answer: Branch = each.prompt.branches[question.branches[question.right]]
+        texts.append(each.prompt.prefix + answer.tokens)
+
+    def collate(batch):
+        width = max(map(len, batch))
+        ids = torch.tensor([list(text) + [0] * (width - len(text)) for text in batch])
+        mask = torch.tensor([[1] * len(text) + [0] * (width - len(text)) for text in batch])
+        return {"input_ids": ids, "attention_mask": mask, "labels": ids.masked_fill(mask == 0, -100)}
+
+    model = get_peft_model(
+        llm.model, LoraConfig(r=16, lora_alpha=32, target_modules=tuning.LINEAR, task_type="CAUSAL_LM")
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = TrainingArguments(
+            folder, per_device_train_batch_size=8, num_train_epochs=1, save_strategy="no", report_to="none",
+            remove_unused_columns=False, disable_tqdm=True, learning_rate=1e-3, label_names=["labels"],
+        )  # fmt: skip
+        trainer = Trainer(model=model, args=arguments, train_dataset=texts, data_collator=collate)
+        spent = seconds(trainer.train)
+    return sum(map(len, texts)) / spent
+
+
+# --- memory ----------------------------------------------------------------------------------------------------------
+
+
+def memory_rows(llm, known: Sequences, asked: argparse.Namespace) -> list[dict]:
+    """Peak memory of a process of its own, for two numbers of users: flat where nothing is kept for each user."""
+    out = []
+    for what, small, large in (("scoring", 20, 200), ("tuning", 8, 40)):
+        peaks = [_peak(what, count) for count in (small, large)]
+        out.append(
+            {
+                **row("memory", f"{what} {large} users", peaks[1], "GB at most"),
+                "peer": f"{small} users",
+                "peer_value": peaks[0],
+                "ratio": peaks[1] / peaks[0],
+            }
+        )
+        print(out[-1], flush=True)
+    return out
+
+
+def _peak(what: str, count: int) -> float:
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    process = context.Process(target=_measured, args=(what, count, queue))
+    process.start()
+    peak = queue.get()
+    process.join()
+    return peak
+
+
+def _measured(what: str, count: int, queue) -> None:
+    known = told()
+    if what == "scoring":
+        llm = weights.load(weights.SMOLLM2)
+        _score(llm, [ranking_prompt(llm, known, each, 20, None) for each in lists(known, count, 10)])
+    else:
+        _tune(known, count, TuningSettings())
+    queue.put(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+
+
+PARTS = {"ranking": ranking_rows, "machine": machine_rows, "memory": memory_rows}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--users", type=int, default=200, help="for us")
+    parser.add_argument("--peer-users", type=int, default=40, help="for the peer")
+    parser.add_argument("--batches", type=int, nargs="+", default=[8, 16], help="batch sizes the peer may choose from")
+    parser.add_argument("--tuned", type=int, default=120, help="lists to tune on")
+    asked = parser.parse_args()
+    llm, known = weights.load(weights.SMOLLM2), told()
+    path = paths.ROOT / "results" / "benchmarks" / "llm_engine.csv"
+    for part in asked.parts:
+        found = pd.DataFrame(PARTS[part](llm, known, asked), columns=COLUMNS)
+        before = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=COLUMNS)
+        kept = before[before["part"] != part]
+        write_frame(path, pd.concat([kept, found], ignore_index=True) if len(kept) else found)
+    print(pd.read_csv(path).to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()
