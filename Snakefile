@@ -2,7 +2,7 @@
 #
 #   snakemake                            preset quick: the first rows of Tables 2-4, under an hour on two cores
 #   snakemake --config preset=smoke      a look at every step in minutes
-#   snakemake base                       Base rows of every backbone, three seeds, no LLM; the preset's under three tie-breaks
+#   snakemake base                       Base rows of every backbone, three seeds; the preset's also with ties broken otherwise
 #   snakemake publish                    merge the run's tables and figures into results/tables and results/figures
 #
 # A stage leaves whole files, so stopping and starting again continues. Settings: presets/<preset>.yaml.
@@ -147,7 +147,7 @@ rule ties:
 rule base:
     input:
         [fitted(name, seed) for name in ALL_BACKBONES for seed in BASE_SEEDS],
-        [f"{RUN}-ties-{ties}/rows/{name}-s{seed}/base.parquet" for ties in TIES for name in PRESET.backbones for seed in BASE_SEEDS],
+        [f"{RUN}-ties-{ties}/rows/{name}-s{seed}/base.parquet" for ties in TIES for name in PRESET.backbones for seed in BASE_SEEDS[:1]],
     shell:
         f"python -m llama4rec_core.report base {NAMED}"
 

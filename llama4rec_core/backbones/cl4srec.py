@@ -23,7 +23,7 @@ class CL4SRecSettings:
     mask: float = 0.3  # gamma: share of its items that are masked
     reorder: float = 0.6  # beta: share of it that is shuffled
     temperature: float = 0.2  # of InfoNCE
-    contrast: float = 0.1  # weight of InfoNCE beside the next-item loss
+    contrast: float = 0.03  # weight of InfoNCE beside the next-item loss
     lr: float = 0.002  # of Adam
     batch_size: int = 64  # windows
     epochs: int = 12  # at most

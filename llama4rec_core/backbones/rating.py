@@ -92,7 +92,7 @@ class DCNSettings:
     hidden: tuple = (64, 32)
     dropout: float = 0.2
     l2_linear: float = 1e-5
-    l2_embedding: float = 3e-5
+    l2_embedding: float = 1e-4
     l2_cross: float = 1e-5
     lr: float = 0.002
     batch_size: int = 1024
@@ -106,7 +106,7 @@ class AFMSettings:
     attention: int = 8  # width of the attention net
     dropout: float = 0.2  # on the pooled products
     l2_linear: float = 1e-5
-    l2_embedding: float = 3e-5
+    l2_embedding: float = 1e-4
     l2_attention: float = 1e-5
     lr: float = 0.002
     batch_size: int = 1024
@@ -135,7 +135,7 @@ class AutoIntSettings:
     heads: int = 2  # attention heads; must divide dim
     hidden: tuple = (64, 32)
     dropout: float = 0.2
-    l2_embedding: float = 3e-5
+    l2_embedding: float = 1e-4
     lr: float = 0.002
     batch_size: int = 1024
     epochs: int = 20

@@ -4,7 +4,7 @@ An example is a prompt and, for each question in it, its alternatives and the ri
 (ranking), two films (P1), the digits of the scale (rating). Two losses, both only where they count:
 
     cross-entropy    -mean log p(token)          over right answers and the history's own titles (equation 8)
-    choice           -mean log softmax_a S(a)    over a question's alternatives, S(a) = log p(a | prefix) - prior(a),
+    choice           -mean log softmax_a S(a)/T  over a question's alternatives, S(a) = log p(a | prefix) - prior(a),
                                                  or log p(yes) - log p(no) where each candidate is asked about
 
 The second is what ranking by likelihood needs: not that the right title is likely, but that it is likelier than the
@@ -93,7 +93,12 @@ def _alternatives(row: Row, prompts: Sequence[Prompt], p: int, asked: Question) 
 
 
 def tree_loss(
-    outputs, labels: torch.Tensor, num_items_in_batch=None, choice_weight: float = 1.0, rows_per_step: int = 1
+    outputs,
+    labels: torch.Tensor,
+    num_items_in_batch=None,
+    choice_weight: float = 1.0,
+    temperature: float = 1.0,
+    rows_per_step: int = 1,
 ) -> torch.Tensor:
     """Cross-entropy on the learnt tokens plus the choice loss; `outputs.logits` [1, places, V], `labels` [n, 8]."""
     prior, sign, labels = labels[:, PRIOR].float(), labels[:, SIGN].float(), labels.long()
@@ -105,7 +110,7 @@ def tree_loss(
     if choice_weight and asked.any():
         table, log_p = labels[asked], (sign * log_p - prior)[asked]
         n_alternatives, n_questions = int(table[:, ALTERNATIVE].max()) + 1, int(table[:, QUESTION].max()) + 1
-        score = log_p.new_zeros(n_alternatives).index_add(0, table[:, ALTERNATIVE], log_p)  # S(a)
+        score = log_p.new_zeros(n_alternatives).index_add(0, table[:, ALTERNATIVE], log_p / temperature)  # S(a)
         question = score.new_zeros(n_alternatives, dtype=torch.long).scatter(
             0, table[:, ALTERNATIVE], table[:, QUESTION]
         )
@@ -188,7 +193,10 @@ def tune(llm: LLM, examples: Sequence[Example], settings: TuningSettings, folder
         train_dataset=data,
         data_collator=collate,
         compute_loss_func=partial(
-            tree_loss, choice_weight=settings.choice_weight, rows_per_step=settings.rows_per_step
+            tree_loss,
+            choice_weight=settings.choice_weight,
+            temperature=settings.temperature,
+            rows_per_step=settings.rows_per_step,
         ),
         callbacks=[report],
     )

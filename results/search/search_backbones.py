@@ -43,14 +43,14 @@ GRID = {
         {"batch_size": 64, "lr": 0.002, "epochs": 16, "patience": 4, "dropout": 0.5},
         {"batch_size": 64, "lr": 0.002, "epochs": 10, "patience": 4, "dropout": 0.3},
     ],
-    "BERT4Rec": [{}, {"mask": 0.4}],
-    "CL4SRec": [{}, {"contrast": 0.03}],
+    "BERT4Rec": [{}],
+    "CL4SRec": [{"contrast": 0.1}, {}],
     "DeepFM": [{"lr": 0.002, "epochs": 20, "l2_embedding": l2} for l2 in (1e-4, 3e-5)],
     "NFM": [{}, {"l2_embedding": 1e-5, "dropout_pooling": 0.0}],
-    "DCN": [{}, {"l2_embedding": 1e-5}],
-    "AFM": [{}, {"l2_embedding": 1e-5, "dropout": 0.0}],
-    "xDeepFM": [{}, {"l2_embedding": 1e-5}],
-    "AutoInt": [{}, {"l2_embedding": 1e-5}],
+    "DCN": [{"l2_embedding": 3e-5}, {"l2_embedding": 1e-5}, {}, {"l2_embedding": 3e-5, "dropout": 0.5}],
+    "AFM": [{"l2_embedding": 3e-5}, {"l2_embedding": 1e-5, "dropout": 0.0}, {}],
+    "xDeepFM": [{}],
+    "AutoInt": [{"l2_embedding": 3e-5}, {"l2_embedding": 1e-5}, {}],
 }
 
 
