@@ -147,7 +147,8 @@ def publish(run: Run) -> pd.DataFrame:
     figures.mkdir(parents=True, exist_ok=True)
     for path in sorted((run.folder / "figures").glob("*.png")):
         shutil.copy(path, figures / path.name)
-    shutil.copy(run.folder / "run.json", paths.results() / "recorded" / f"run-{run.preset.name}.json")
+    if (run.folder / "run.json").exists():
+        shutil.copy(run.folder / "run.json", paths.results() / "recorded" / f"run-{run.preset.name}.json")
     readme = paths.ROOT / "README.md"
     write_text(readme, with_results(readme.read_text(encoding="utf-8"), run.preset.name))
     return done

@@ -44,6 +44,10 @@ def test_both_losses_by_hand():
         (cross_entropy + 2 * choice).item(), abs=1e-5
     )
     assert batch["labels"][:, PRIOR].tolist() == [0.0, -0.5, 0.0, 0.25]
+    softer = -(s_right / 4 - math.log(math.exp(s_right / 4) + math.exp(s_wrong / 4)))
+    assert tree_loss(out, batch["labels"], temperature=4.0).item() == pytest.approx(
+        (cross_entropy + softer).item(), abs=1e-5
+    )
 
 
 def test_a_rating_is_a_choice_among_the_scale():
