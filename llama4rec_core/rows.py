@@ -16,7 +16,18 @@ import pandas as pd
 
 from llama4rec_core import aggregation, evaluation, tables
 from llama4rec_core.files import once, read_frame, read_json, write_frame, write_json
-from llama4rec_core.stages import Predictions, Run, asked_of, backbone, list_scores, prepare, rating_scores, task_of
+from llama4rec_core.llm import ranking
+from llama4rec_core.stages import (
+    Predictions,
+    Run,
+    asked_of,
+    backbone,
+    list_scores,
+    prepare,
+    rating_scores,
+    task_of,
+    way_scores,
+)
 
 METHODS = ("Base", "IFT", "Llama4Rec")
 TIES = {"reverse": "reversed", "random": "at random"}  # interactions of one second, where not in the file's order
@@ -192,28 +203,49 @@ def _within_lists(
         }
     ]
 
-    def add(label: str, known: Predictions, rank: np.ndarray) -> None:
-        held = rank > 0
-        if held.any():
-            values = evaluation.per_user(evaluation.ndcg(rank[held], 5), known.cases["user"].to_numpy()[held])
-            found = evaluation.estimate(values.to_numpy(), draws=run.preset.evaluation.draws)
-            rows.append(
-                {
-                    "name": label,
-                    "value": found.value,
-                    "ci_low": found.ci_low,
-                    "ci_high": found.ci_high,
-                    "lists": int(held.sum()),
-                }
-            )
-
     for label, known, method in (
         ("untuned", plain, "untuned"),
         ("LLM'", plain, "IFT"),
         ("LLM''", augmented, "Llama4Rec"),
     ):
-        add(label, known, _rank(known, *_utilities(known, scores[method]), 1.0, "score"))
-    add("backbone", plain, _base_rank(plain))
+        rows.append(_within(run, label, known, _rank(known, *_utilities(known, scores[method]), 1.0, "score")))
+    rows.append(_within(run, "backbone", plain, _base_rank(plain)))
+    return pd.DataFrame([row for row in rows if row["lists"] != 0])
+
+
+def _within(run: Run, name: str, known: Predictions, rank: np.ndarray) -> dict:
+    """NDCG@5 over the lists that hold their target, averaged over users, with its interval."""
+    held = rank > 0
+    if not held.any():
+        return {"name": name, "value": np.nan, "ci_low": np.nan, "ci_high": np.nan, "lists": 0}
+    values = evaluation.per_user(evaluation.ndcg(rank[held], 5), known.cases["user"].to_numpy()[held])
+    found = evaluation.estimate(values.to_numpy(), draws=run.preset.evaluation.draws)
+    return {
+        "name": name,
+        "value": found.value,
+        "ci_low": found.ci_low,
+        "ci_high": found.ci_high,
+        "lists": int(held.sum()),
+    }
+
+
+def ways_of_ranking(run: Run, name: str, seed: int, kind: str | None = None) -> pd.DataFrame:
+    """Each way of ranking (`llm/ranking.py`) on the same validation lists by the same LLM: its quality and its cost.
+
+    kind: None for the untuned LLM, "plain" for LLM' (which was taught the preset's way only). Columns: name, value
+    (NDCG@5 within the lists), ci_low, ci_high, lists, tokens_read, tokens_written, seconds; likelihood stands there
+    with its prior and without.
+    """
+    known = backbone(run, name, "base", seed).part("valid")
+    rows = []
+    for mode in ranking.MODES:
+        scores, cost = way_scores(run, name, mode, kind, seed)
+        ways = {mode: scores}
+        if mode == "likelihood":
+            ways = {"likelihood less prior": scores, "likelihood": scores.assign(utility=scores["log_p"])}
+        for label, frame in ways.items():
+            rank = _rank(known, *_utilities(known, frame), 1.0, "score")
+            rows.append(_within(run, label, known, rank) | cost)
     return pd.DataFrame(rows)
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
@@ -28,6 +29,7 @@ from llama4rec_core.data import Dataset, Split, cases, cut_last, load, offsets, 
 from llama4rec_core.data.split import split as split_of
 from llama4rec_core.files import once, read_frame, read_json, write_frame, write_json, write_tensors
 from llama4rec_core.llm import prompts, ranking, recording, weights
+from llama4rec_core.llm.engine import Prompt
 from llama4rec_core.llm.lessons import Example
 from llama4rec_core.presets import Preset
 
@@ -479,20 +481,58 @@ def list_scores(run: Run, name: str, method: str, seed: int) -> pd.DataFrame:
     def make() -> pd.DataFrame:
         told, kind = prepare(run).told, ADAPTERS[method]
         llm = llm_of(run, kind, seed)
-        groups, asked = {}, []
+        lists, asked = [], []
         for variant, known in asked_of(run, name, method, seed):
             hints = hint_source(run, known, variant) if kind == "hints" else None
-            for each in instructions.with_target(instructions.lists(known.cases, known.items)):
-                groups[each.key] = each
-                asked.append(instructions.ranking_prompt(llm, told, each, run.preset.prompts.history, hints, mode))
-        titles = {key: instructions.titles(told, each) for key, each in groups.items()}
-        raw, what = path.with_name(f"{path.stem}-raw.parquet"), f"{name} {method} lists"
-        found = ranking.utilities(mode, llm, asked, titles, raw, what, run.preset.row_tokens)
-        items = [groups[key].candidates[c] for key, c in zip(found["key"], found["candidate"], strict=True)]
-        items = np.array(items, dtype=np.int64)
-        return pd.DataFrame({"key": found["key"], "item": items, "utility": found["utility"] - title_prior(run)[items]})
+            some = instructions.with_target(instructions.lists(known.cases, known.items))
+            lists += some
+            asked += [
+                instructions.ranking_prompt(llm, told, each, run.preset.prompts.history, hints, mode) for each in some
+            ]
+        found = _ask(run, llm, mode, lists, asked, path, f"{name} {method} lists")
+        return found.assign(utility=found["utility"] - title_prior(run)[found["item"].to_numpy()])
 
     return once(path, make)
+
+
+def _ask(
+    run: Run,
+    llm: weights.LLM,
+    mode: str,
+    lists: Sequence[instructions.List],
+    asked: Sequence[Prompt],
+    path: Path,
+    what: str,
+) -> pd.DataFrame:
+    """Utilities of every list's candidates, priors not yet subtracted: key, item, utility. The LLM's own answers are
+    left beside `path`."""
+    titles = {each.key: instructions.titles(prepare(run).told, each) for each in lists}
+    raw = path.with_name(f"{path.stem}-raw.parquet")
+    found = ranking.utilities(mode, llm, asked, titles, raw, what, run.preset.row_tokens)
+    candidates = {each.key: each.candidates for each in lists}
+    items = [candidates[key][c] for key, c in zip(found["key"], found["candidate"], strict=True)]
+    return pd.DataFrame({"key": found["key"], "item": np.array(items, dtype=np.int64), "utility": found["utility"]})
+
+
+def way_scores(run: Run, name: str, mode: str, kind: str | None, seed: int) -> tuple[pd.DataFrame, dict]:
+    """Validation lists ranked in one of the ways: key, item, log_p (what the LLM gave), utility; and what it cost.
+
+    `scores/ways/<name>-<kind>-<mode>-s<seed>.parquet`
+    """
+    path = run.folder / "scores" / "ways" / f"{name}-{kind or 'untuned'}-{mode}-s{seed}.parquet"
+
+    def make() -> pd.DataFrame:
+        llm, told = llm_of(run, kind, seed), prepare(run).told
+        known = backbone(run, name, "base", seed).part("valid")
+        lists = instructions.with_target(instructions.lists(known.cases, known.items))
+        asked = [instructions.ranking_prompt(llm, told, each, run.preset.prompts.history, None, mode) for each in lists]
+        found = _ask(run, llm, mode, lists, asked, path, f"{name} by {mode}")
+        before = title_prior(run)[found["item"].to_numpy()] if mode == "likelihood" else 0.0
+        return found.assign(log_p=found["utility"], utility=found["utility"] - before)
+
+    frame = once(path, make)
+    cost = recording.cost(path.with_name(f"{path.stem}-raw.parquet"))
+    return frame, {key: cost[key] for key in ("tokens_read", "tokens_written", "seconds")}
 
 
 def rating_scores(run: Run, name: str, method: str, seed: int) -> pd.DataFrame:
