@@ -49,7 +49,7 @@ def record(run: Run) -> dict:
         path.stem: int((pd.read_csv(path)["defects"].fillna("") != "").sum())
         for path in sorted((run.folder / "augmentation").glob("attributes-*.csv"))
     }
-    weights = run.folder / "llm" / "weights.json"
+    weights, known = run.folder / "llm" / "weights.json", run.folder / "llm" / "memory.csv"
     content = {
         "preset": read_json(run.folder / "preset.json"),
         "seeds": list(run.preset.seeds),
@@ -64,6 +64,7 @@ def record(run: Run) -> dict:
         "tokens_read": sum(each["tokens_read"] for each in costs.values()),
         "prompts_sent": sum(each["prompts_sent"] for each in costs.values()),
         "answers_that_did_not_parse": unparsed,
+        "titles_known_by_heart": float(pd.read_csv(known)["known"].mean()) if known.exists() else None,
     }
     write_json(run.folder / "run.json", content)
     return content

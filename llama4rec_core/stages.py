@@ -28,7 +28,7 @@ from llama4rec_core.backbones import BACKBONES, Fitted, TrainingData, fit, top_k
 from llama4rec_core.data import Dataset, Split, cases, cut_last, load, offsets, read_own, subset_users, table_1
 from llama4rec_core.data.split import split as split_of
 from llama4rec_core.files import once, read_frame, read_json, write_frame, write_json, write_tensors
-from llama4rec_core.llm import prompts, ranking, recording, weights
+from llama4rec_core.llm import memory, prompts, ranking, recording, weights
 from llama4rec_core.llm.engine import Prompt
 from llama4rec_core.llm.lessons import Example
 from llama4rec_core.presets import Preset
@@ -372,6 +372,16 @@ def title_prior(run: Run) -> np.ndarray:
         return pd.DataFrame({"item": np.arange(len(told.titles)), "title": told.titles, "log_p": log_p})
 
     return (weight * once(run.folder / "llm" / "prior.parquet", make)["log_p"]).to_numpy(dtype=np.float32)
+
+
+def memory_probe(run: Run) -> pd.DataFrame:
+    """Does the untuned LLM know the data set's own item list by heart? `llm/memory.csv`."""
+    table = prepare(run).dataset.items
+
+    def make() -> pd.DataFrame:
+        return memory.probe(llm_of(run, None, 0), list(table["item_id"]), list(table["title"]))
+
+    return once(run.folder / "llm" / "memory.csv", make)
 
 
 # -- data augmentation -----------------------------------------------------------------------------

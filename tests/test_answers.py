@@ -85,3 +85,27 @@ def test_attributes():
         [],
     )
     assert answers.attributes("starring X", FILMS) == ({"director": "", "star": "X"}, ["no director"])
+
+
+def test_the_same_title_in_other_clothes():
+    assert answers.same_title(" se7en (1995)", "Se7en") and answers.same_title("Il Póstino!", "Il Postino")
+    assert (
+        not answers.same_title("Alien", "Aliens")
+        and not answers.same_title("", "")
+        and not answers.same_title("!", "?")
+    )
+
+
+@pytest.mark.llm
+def test_the_probe_knows_a_model_that_remembers(llm, monkeypatch):
+    from llama4rec_core.llm import memory
+
+    titles = [f"Film {n * n}" for n in range(40)]
+    ids = [str(n) for n in range(40)]
+
+    def by_heart(llm, prefix, tails, max_tokens):
+        return [titles[int(llm.decode(tail).strip("|"))] if n % 2 else "no idea" for n, tail in enumerate(tails)]
+
+    monkeypatch.setattr(memory, "generate", by_heart)
+    found = memory.probe(llm, ids, titles, asked=20)
+    assert len(found) == 20 and found["known"].tolist() == [False, True] * 10

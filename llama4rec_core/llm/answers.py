@@ -26,6 +26,11 @@ def _plain(text: str) -> str:
     )
 
 
+def same_title(text: str, title: str) -> bool:
+    """Whether what was written is the title, but for case, accents, punctuation and a closing year."""
+    return bool(_plain(title)) and _plain(text) == _plain(title)
+
+
 def ranking(text: str, candidates: Sequence[str]) -> tuple[list[int], list[str]]:
     """The written order as indices of `candidates`, always complete: what is missing follows in the given order.
 
