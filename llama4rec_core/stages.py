@@ -246,7 +246,10 @@ def predict(
     """Top k' or ratings for every case, and each user's most similar user."""
     told, users = ready.told, frame["user"].to_numpy()
     known = np.split(train["item"].to_numpy(dtype=np.int64), offsets(train, ready.dataset.n_users)[1:-1])
-    similar = aggregation.most_similar_user(fitted.user_embeddings(known))
+    if hasattr(fitted.module, "user_embeddings"):
+        similar = aggregation.most_similar_user(fitted.user_embeddings(known))
+    else:  # a yardstick, which gives no hints
+        similar = np.arange(ready.dataset.n_users)
     if fitted.task == "rating":
         return frame.assign(predicted=fitted.rate(users, frame["item"].to_numpy())), similar
     everything = np.iinfo(np.int64).max
