@@ -222,7 +222,7 @@ def test_unknown_setting_is_one_clear_error(name, planted):
 
 
 def test_unknown_backbone_wrong_type_and_too_small_values_are_errors(planted):
-    with pytest.raises(ValueError, match="unknown backbone 'NeuMF': the known ones are Bias, DeepFM"):
+    with pytest.raises(ValueError, match="unknown backbone 'NeuMF': the known ones are AFM, AutoInt"):
         fit("NeuMF", planted[0], planted[1], 0)
     with pytest.raises(ValueError, match="MF's setting lr is '1e-3': it must be of type float"):
         settings_of("MF", {"lr": "1e-3"})
