@@ -52,26 +52,31 @@ def finish(code, results):
 @pytest.mark.llm
 @pytest.mark.data
 def test_a_kill_in_tuning_and_in_scoring_changes_nothing(tmp_path):
-    tuning, scoring = 'stages.adapter(run, "plain", 0)', "stages.pairs(run, 0)"
+    """Scoring is killed after its second batch of three, tuning after its second checkpoint; what the tuned LLM says in
+    the end (P1) shows that its weights are the same."""
+    scoring, tuning, asking = "stages.title_prior(run)", 'stages.adapter(run, "plain", 0)', "stages.pairs(run, 0)"
     straight, stopped = tmp_path / "straight", tmp_path / "stopped"
-    finish(f"{tuning}; {scoring}", straight)
+    finish(f"{scoring}; {tuning}; {asking}", straight)
 
-    checkpoints = stopped / "runs" / "smoke" / "llm" / ".plain-s0-checkpoints"
-    done = lambda: len([p for p in checkpoints.glob("checkpoint-*") if (p / "trainer_state.json").exists()]) >= 2  # noqa: E731
-    kill_when(command(tuning, stopped), done)
-    assert not (stopped / "runs" / "smoke" / "llm" / "plain-s0").exists()
-    finish(tuning, stopped)
-
-    parts = stopped / "runs" / "smoke" / "augmentation" / ".pairs-s0-scores-parts"
-    kill_when(command(scoring, stopped), lambda: parts.exists() and any(parts.glob("*.parquet")))
+    llm = stopped / "runs" / "smoke" / "llm"
+    parts = llm / ".prior-raw-parts"
+    kill_when(command(scoring, stopped), lambda: len(list(parts.glob("*.parquet"))) >= 2)
+    batch = max(int(line.split()[0]) for line in (parts / "sent.txt").read_text().splitlines())
+    assert not (llm / "prior.parquet").exists()
     finish(scoring, stopped)
 
-    found = [folder / "runs" / "smoke" / "augmentation" / "pairs-s0-scores" for folder in (straight, stopped)]
-    one, two = (pd.read_parquet(path.with_suffix(".parquet")) for path in found)
-    pd.testing.assert_frame_equal(one, two)
-    cost = [json.loads(path.with_suffix(".json").read_text()) for path in found]
-    batch = -(-cost[0]["prompts"] // cost[0]["batches"])
-    assert cost[0]["prompts_sent"] == cost[0]["prompts"] <= cost[1]["prompts_sent"] <= cost[0]["prompts"] + batch
+    checkpoints = llm / ".plain-s0-checkpoints"
+    done = lambda: len([p for p in checkpoints.glob("checkpoint-*") if (p / "trainer_state.json").exists()]) >= 2  # noqa: E731
+    kill_when(command(tuning, stopped), done)
+    assert not (llm / "plain-s0").exists()
+    finish(f"{tuning}; {asking}", stopped)
+
+    for name in ("llm/prior-raw", "augmentation/pairs-s0-scores"):
+        found = [folder / "runs" / "smoke" / name for folder in (straight, stopped)]
+        one, two = (pd.read_parquet(path.with_suffix(".parquet")) for path in found)
+        pd.testing.assert_frame_equal(one, two)
+        cost = [json.loads(path.with_suffix(".json").read_text()) for path in found]
+        assert cost[0]["prompts_sent"] == cost[0]["prompts"] <= cost[1]["prompts_sent"] <= cost[0]["prompts"] + batch
 
 
 def test_batches_that_are_done_are_not_done_again(tmp_path):
