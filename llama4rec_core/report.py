@@ -23,7 +23,7 @@ from llama4rec_core.backbones import BACKBONES
 from llama4rec_core.files import read_json, write_frame, write_json, write_text
 from llama4rec_core.llm import cost
 from llama4rec_core.rows import TABLES, TIES, base
-from llama4rec_core.stages import Run, prepare, task_of
+from llama4rec_core.stages import Run, llm_record, prepare, task_of
 
 MARKERS = ("<!-- results: written by snakemake publish -->", "<!-- end of results -->")
 YARDSTICKS = ("Popularity", "Bias")  # what every backbone must beat
@@ -77,8 +77,8 @@ def _costs(run: Run) -> dict[str, dict]:
 
 def cost_table(run: Run) -> pd.DataFrame:
     """What the LLM's reading and writing cost, `tables/cost.csv`: columns as `llm.cost.table` says."""
-    sizes, prices = read_json(run.folder / "llm" / "weights.json"), run.preset.prices
-    found = cost.table(_costs(run), sizes, cost.machine_rate(), prices.read, prices.written)
+    prices = run.preset.prices
+    found = cost.table(_costs(run), llm_record(run), cost.machine_rate(), prices.read, prices.written)
     write_frame(run.folder / "tables" / "cost.csv", found)
     return found
 

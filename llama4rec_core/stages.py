@@ -28,7 +28,7 @@ from llama4rec_core.backbones import BACKBONES, Fitted, TrainingData, fit, top_k
 from llama4rec_core.data import Dataset, Split, cases, cut_last, load, offsets, read_own, subset_users, table_1
 from llama4rec_core.data.split import split as split_of
 from llama4rec_core.files import once, read_frame, read_json, write_frame, write_json, write_tensors
-from llama4rec_core.llm import memory, prompts, ranking, recording, weights
+from llama4rec_core.llm import cost, memory, prompts, ranking, recording, weights
 from llama4rec_core.llm.engine import Prompt
 from llama4rec_core.llm.lessons import Example
 from llama4rec_core.presets import Preset
@@ -377,6 +377,15 @@ def title_prior(run: Run) -> np.ndarray:
     return (weight * once(run.folder / "llm" / "prior.parquet", make)["log_p"]).to_numpy(dtype=np.float32)
 
 
+def llm_record(run: Run) -> dict:
+    """Which LLM the run uses, and its size as `cost.size` counts it: `llm/weights.json`."""
+    path = run.folder / "llm" / "weights.json"
+    if not path.exists():
+        llm = llm_of(run, None, 0)
+        write_json(path, {"name": llm.name, "sha256": llm.sha256} | cost.size(llm))
+    return read_json(path)
+
+
 def memory_probe(run: Run) -> pd.DataFrame:
     """Does the untuned LLM know the data set's own item list by heart? `llm/memory.csv`."""
     table = prepare(run).dataset.items
@@ -544,8 +553,8 @@ def way_scores(run: Run, name: str, mode: str, kind: str | None, seed: int) -> t
         return found.assign(log_p=found["utility"], utility=found["utility"] - before)
 
     frame = once(path, make)
-    cost = recording.cost(path.with_name(f"{path.stem}-raw.parquet"))
-    return frame, {key: cost[key] for key in ("tokens_read", "tokens_written", "seconds")}
+    spent = recording.cost(path.with_name(f"{path.stem}-raw.parquet"))
+    return frame, {key: spent[key] for key in ("tokens_read", "tokens_written", "seconds")}
 
 
 def rating_scores(run: Run, name: str, method: str, seed: int) -> pd.DataFrame:
