@@ -62,7 +62,7 @@ def test_a_view_is_a_normalised_thinner_graph_and_only_a_random_walk_changes_bet
     data = TrainingData(30, 20, users, items, np.ones(len(users)))
     module = SGL(data, SGLSettings(view=view, drop=0.3, layers=3, dim=4))
     module.examples(np.random.default_rng(1))
-    whole = module.adjacency[0].to_dense() > 0
+    whole = module.recommender.adjacency[0].to_dense() > 0
     for layers in module.views:
         for adjacency in layers:
             dense = adjacency.to_dense()
@@ -81,7 +81,7 @@ def test_sgl_loss_is_bpr_plus_info_nce_of_users_and_items():
     module = SGL(data, SGLSettings(dim=4, drop=0.0, contrast=0.7, l2=0.0, temperature=0.3))
     module.examples(np.random.default_rng(0))  # nothing dropped: both views are the graph
     u, i, j = torch.tensor([0, 0, 2]), torch.tensor([0, 1, 3]), torch.tensor([2, 3, 0])
-    e = propagate(module.adjacency, module.e)
+    e = propagate(module.recommender.adjacency, module.recommender.e)
     users, items = e[:3], e[3:]
     bpr = -F.logsigmoid((users[u] * (items[i] - items[j])).sum(1)).mean()
     alike = info_nce(users[[0, 2]], users[[0, 2]], 0.3) + info_nce(items[[0, 1, 3]], items[[0, 1, 3]], 0.3)
@@ -129,7 +129,7 @@ def test_mixgcf_loss_with_one_candidate_by_hand(monkeypatch):
     module = MixGCF(data, MixGCFSettings(dim=4, negatives=1, l2=0.0, layers=1))
     u, i, j = torch.tensor([0, 1]), torch.tensor([0, 2]), torch.tensor([3, 0])
     monkeypatch.setattr(torch, "rand", lambda *shape: torch.zeros(*shape))
-    e = propagate(module.adjacency, module.e)
+    e = propagate(module.recommender.adjacency, module.recommender.e)
     bpr = -F.logsigmoid((e[u] * (e[3 + i] - e[3 + j])).sum(1)).mean()
     torch.testing.assert_close(module.loss(u, i, j[:, None]), bpr)
     monkeypatch.setattr(torch, "rand", lambda *shape: torch.ones(*shape))  # all positive: nothing to tell apart

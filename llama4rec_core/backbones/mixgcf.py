@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .direct import bpr_loss, hops, normalised_adjacency
+from .direct import LightGCN, bpr_loss, hops
 from .fit import BACKBONES, Backbone, NegativeSampler, TrainingData
 
 
@@ -51,9 +51,7 @@ class MixGCF(nn.Module):
     def __init__(self, data: TrainingData, settings: MixGCFSettings):
         super().__init__()
         self.data, self.settings, self.sampler = data, settings, NegativeSampler(data)
-        adjacency = normalised_adjacency(data.users, data.items, data.n_users, data.n_items)
-        self.adjacency = [adjacency] * settings.layers
-        self.e = nn.Parameter(0.1 * torch.randn(data.n_users + data.n_items, settings.dim))  # E^0, [U + I, D]
+        self.recommender = LightGCN(data, settings)
 
     def examples(self, rng):
         """Users [N], positives [N], candidates [N, M]."""
@@ -66,7 +64,8 @@ class MixGCF(nn.Module):
         return np.concatenate([u, user]), np.concatenate([i, positive]), np.concatenate([candidates, again])
 
     def loss(self, u, i, candidates):
-        at = hops(self.adjacency, self.e)  # [U + I, H, D] at H = L + 1 hops
+        e = self.recommender.e  # E^0
+        at = hops(self.recommender.adjacency, e)  # [U + I, H, D] at H = L + 1 hops
         first, n_hops = self.data.n_users, at.shape[1]
         flat, hop = at.flatten(0, 1), torch.arange(n_hops)  # [(U + I) H, D], [H]
         e_u = F.embedding(u, at.mean(dim=1))  # [B, D]
@@ -77,20 +76,16 @@ class MixGCF(nn.Module):
         e_j = F.embedding(rows.gather(1, best).squeeze(1), flat)  # [B, H, D]
         mixed = mix_positive(e_i, e_j, share.gather(1, best).squeeze(1).unsqueeze(-1)).mean(dim=1)  # [B, D]
         nodes = torch.stack([u, i + first, candidates[:, 0] + first])  # [3, B]
-        size = F.embedding(nodes, self.e).square().sum(dim=(0, 2))  # [B]
+        size = F.embedding(nodes, e).square().sum(dim=(0, 2))  # [B]
         return (
             bpr_loss((e_u * e_i.mean(dim=1)).sum(dim=1), (e_u * mixed).sum(dim=1)) + self.settings.l2 / 2 * size.mean()
         )
 
     def scores(self, users, histories=None):
-        e_users, e_items = self._embeddings()
-        return e_users[users] @ e_items.T  # [B, I]
+        return self.recommender.scores(users)  # [B, I]
 
     def user_embeddings(self, histories=None):
-        return self._embeddings()[0]  # [U, D]
-
-    def _embeddings(self):
-        return hops(self.adjacency, self.e).mean(dim=1).split([self.data.n_users, self.data.n_items])
+        return self.recommender.user_embeddings()  # [U, D]
 
 
 BACKBONES["MixGCF"] = Backbone("direct", MixGCF, MixGCFSettings)

@@ -4,12 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from .contrast import info_nce
-from .direct import bpr_examples, bpr_loss, normalised_adjacency, propagate
-from .fit import BACKBONES, Backbone, NegativeSampler, TrainingData
+from .direct import LightGCN, normalised_adjacency, propagate
+from .fit import BACKBONES, Backbone, TrainingData
 
 VIEWS = ("edge dropout", "node dropout", "random walk")
 
@@ -40,7 +39,7 @@ def kept_edges(
 
 
 class SGL(nn.Module):
-    """SGL (Wu et al., SIGIR 2021): loss = BPR + contrast (InfoNCE over users + InfoNCE over items) + L2, on LightGCN.
+    """SGL (Wu et al., SIGIR 2021): loss = LightGCN's + contrast (InfoNCE over users + over items).
 
     Each epoch draws two views of the graph. Edge dropout and node dropout use one thinned graph in all layers, random
     walk another in each. z' and z'' are the two views' propagated embeddings; a batch's distinct users (and positive
@@ -51,14 +50,13 @@ class SGL(nn.Module):
         super().__init__()
         if settings.view not in VIEWS:
             raise ValueError(f"SGL's view {settings.view!r} is unknown: the known ones are {', '.join(VIEWS)}")
-        self.data, self.settings, self.sampler = data, settings, NegativeSampler(data)
-        self.adjacency = [normalised_adjacency(data.users, data.items, data.n_users, data.n_items)] * settings.layers
+        self.data, self.settings = data, settings
+        self.recommender = LightGCN(data, settings)
         self.views: list[list[torch.Tensor]] = []  # two, each with one adjacency a layer
-        self.e = nn.Parameter(0.1 * torch.randn(data.n_users + data.n_items, settings.dim))  # E^0, [U + I, D]
 
     def examples(self, rng):
         self.views = [self._view(rng) for _ in range(2)]
-        return bpr_examples(self.data, self.sampler, rng)
+        return self.recommender.examples(rng)
 
     def _view(self, rng: np.random.Generator) -> list[torch.Tensor]:
         data, asked = self.data, self.settings
@@ -73,29 +71,18 @@ class SGL(nn.Module):
         return [thinned()] * asked.layers
 
     def loss(self, u, i, j):
-        nodes = torch.stack([u, i + self.data.n_users, j + self.data.n_users])  # [3, B]
-        e_u, e_i, e_j = F.embedding(nodes, propagate(self.adjacency, self.e))  # [B, D] each
-        size = F.embedding(nodes, self.e).square().sum(dim=(0, 2))  # [B]
-        first, second = (propagate(view, self.e) for view in self.views)  # [U + I, D]
+        first, second = (propagate(view, self.recommender.e) for view in self.views)  # [U + I, D]
         contrast = sum(
             info_nce(first[distinct], second[distinct], self.settings.temperature)
-            for distinct in (nodes[0].unique(), nodes[1].unique())
+            for distinct in (u.unique(), i.unique() + self.data.n_users)
         )
-        return (
-            bpr_loss((e_u * e_i).sum(dim=1), (e_u * e_j).sum(dim=1))
-            + self.settings.contrast * contrast
-            + self.settings.l2 / 2 * size.mean()
-        )
+        return self.recommender.loss(u, i, j) + self.settings.contrast * contrast
 
     def scores(self, users, histories=None):
-        e_users, e_items = self._embeddings()
-        return e_users[users] @ e_items.T  # [B, I]
+        return self.recommender.scores(users)  # [B, I]
 
     def user_embeddings(self, histories=None):
-        return self._embeddings()[0]  # [U, D]
-
-    def _embeddings(self):
-        return propagate(self.adjacency, self.e).split([self.data.n_users, self.data.n_items])
+        return self.recommender.user_embeddings()  # [U, D]
 
 
 BACKBONES["SGL"] = Backbone("direct", SGL, SGLSettings)
