@@ -12,8 +12,7 @@ import shlex
 from pathlib import Path
 
 from llama4rec_core import paths, presets
-from llama4rec_core.backbones import BACKBONES
-from llama4rec_core.report import YARDSTICKS
+from llama4rec_core.backbones import BACKBONES, YARDSTICKS
 from llama4rec_core.rows import TIES
 
 ASKED = str(config.get("preset", "quick"))  # a name, or the path of a YAML file

@@ -19,14 +19,13 @@ from importlib.metadata import version
 import pandas as pd
 
 from llama4rec_core import paths, tables
-from llama4rec_core.backbones import BACKBONES
+from llama4rec_core.backbones import BACKBONES, YARDSTICKS
 from llama4rec_core.files import read_json, write_frame, write_json, write_text
 from llama4rec_core.llm import cost
 from llama4rec_core.rows import TABLES, TIES, base
 from llama4rec_core.stages import Run, llm_record, prepare, task_of
 
 MARKERS = ("<!-- results: written by snakemake publish -->", "<!-- end of results -->")
-YARDSTICKS = ("Popularity", "Bias")  # what every backbone must beat
 PACKAGES = (
     "torch",
     "transformers",

@@ -19,5 +19,6 @@ from . import (  # noqa: F401  (each file enters its backbones in BACKBONES)
     simple,
 )
 from .fit import BACKBONES, Backbone, Fitted, TrainingData, fit, restore, settings_of, top_k
+from .simple import YARDSTICKS
 
-__all__ = ["BACKBONES", "Backbone", "Fitted", "TrainingData", "fit", "restore", "settings_of", "top_k"]
+__all__ = ["BACKBONES", "YARDSTICKS", "Backbone", "Fitted", "TrainingData", "fit", "restore", "settings_of", "top_k"]

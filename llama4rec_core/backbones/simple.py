@@ -58,3 +58,4 @@ class Bias(nn.Module):
 
 BACKBONES["Popularity"] = Backbone("direct", Popularity, PopularitySettings)
 BACKBONES["Bias"] = Backbone("rating", Bias, BiasSettings)
+YARDSTICKS = ("Popularity", "Bias")  # what every backbone must beat

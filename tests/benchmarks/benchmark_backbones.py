@@ -20,14 +20,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import table
 import torch
 
 from llama4rec_core import data as sources
-from llama4rec_core import paths
 from llama4rec_core.backbones import TrainingData, fit, settings_of, top_k
 from llama4rec_core.backbones.fit import BACKBONES
 from llama4rec_core.backbones.rating import FeatureModel
-from llama4rec_core.files import write_frame
 
 COLUMNS = ["part", "what", "ours_s", "peer", "peer_s", "ratio", "ours_metric", "peer_metric", "unit"]
 
@@ -301,13 +300,7 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     asked = parser.parse_args()
     torch.set_num_threads(1)  # as the stages fit; the peers use every core
-    path = paths.ROOT / "results" / "benchmarks" / "backbones.csv"
-    for part in asked.parts:
-        found = pd.DataFrame(PARTS[part](), columns=COLUMNS)
-        before = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=COLUMNS)
-        kept = before[before["part"] != part]
-        write_frame(path, pd.concat([kept, found], ignore_index=True) if len(kept) else found)
-    print(pd.read_csv(path).to_string(index=False))
+    table.run({part: PARTS[part] for part in asked.parts}, COLUMNS, "backbones.csv")
 
 
 if __name__ == "__main__":

@@ -10,20 +10,19 @@ depend on which films are asked about, so candidates are drawn from the popular 
 
 import argparse
 import multiprocessing
-import resource
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import table
 import torch
 from transformers import Trainer, TrainingArguments
 
 from llama4rec_core import data as sources
-from llama4rec_core import paths
 from llama4rec_core.augmentation.prompt import Sequences, sequences
-from llama4rec_core.files import write_frame
 from llama4rec_core.instructions import List, ranking_prompt, titles
 from llama4rec_core.llm import cost, prompts, ranking, recording, tuning, weights
 from llama4rec_core.llm.engine import Branch, Prompt, rows, score_row
@@ -140,7 +139,7 @@ def machine_rows(llm, known: Sequences, asked: argparse.Namespace) -> list[dict]
         row("machine", "reading", tokens / spent, "tokens/s"),
     ]
     settings = TuningSettings()
-    tokens, places, spent, learnt = _tune(known, asked.tuned, settings)
+    tokens, places, spent = _tune(known, asked.tuned, settings)
     # forward through all; backward to the activations of the tuned layers; logits forward and backward
     upper = 2 * size["body"] * settings.layers
     needed = (2 * size["body"] + upper) * tokens + 4 * size["head"] * places
@@ -171,13 +170,14 @@ def _lessons(llm, known: Sequences, count: int):
     return out
 
 
-def _tune(known: Sequences, count: int, settings: TuningSettings) -> tuple[int, int, float, Path]:
+def _tune(known: Sequences, count: int, settings: TuningSettings) -> tuple[int, int, float]:
+    """Tokens, places at which logits are computed, and seconds of tuning `count` lists."""
     llm = weights.load(weights.SMOLLM2)
     lessons = _lessons(llm, known, count)
     places = sum(recording.logits_of(each.prompt) + len(each.prompt.learn) for each in lessons)
     with tempfile.TemporaryDirectory() as folder:
         spent = seconds(lambda: tuning.tune(llm, lessons, settings, Path(folder) / "adapter", 0))
-    return sum(len(each.prompt) for each in lessons), places, spent, settings
+    return sum(len(each.prompt) for each in lessons), places, spent
 
 
 def _peer_tune(known: Sequences, count: int) -> float:
@@ -205,7 +205,7 @@ def _peer_tune(known: Sequences, count: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
             folder, per_device_train_batch_size=8, num_train_epochs=1, save_strategy="no", report_to="none",
-            remove_unused_columns=False, disable_tqdm=True, learning_rate=1e-3, label_names=["labels"],
+            remove_unused_columns=False, disable_tqdm=True, dataloader_pin_memory=False, learning_rate=1e-3, label_names=["labels"],
         )  # fmt: skip
         trainer = Trainer(model=model, args=arguments, train_dataset=texts, data_collator=collate)
         spent = seconds(trainer.train)
@@ -249,7 +249,9 @@ def _measured(what: str, count: int, queue) -> None:
         _score(llm, [ranking_prompt(llm, known, each, 20, None) for each in lists(known, count, 10)])
     else:
         _tune(known, count, TuningSettings())
-    queue.put(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+    # not getrusage: its peak is inherited from the process that started this one
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    queue.put(int(status.split("VmHWM:")[1].split()[0]) / 2**20)
 
 
 PARTS = {"ranking": ranking_rows, "machine": machine_rows, "memory": memory_rows}
@@ -264,13 +266,8 @@ def main() -> None:
     parser.add_argument("--tuned", type=int, default=120, help="lists to tune on")
     asked = parser.parse_args()
     llm, known = weights.load(weights.SMOLLM2), told()
-    path = paths.ROOT / "results" / "benchmarks" / "llm_engine.csv"
-    for part in asked.parts:
-        found = pd.DataFrame(PARTS[part](llm, known, asked), columns=COLUMNS)
-        before = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=COLUMNS)
-        kept = before[before["part"] != part]
-        write_frame(path, pd.concat([kept, found], ignore_index=True) if len(kept) else found)
-    print(pd.read_csv(path).to_string(index=False))
+    parts = {part: partial(PARTS[part], llm, known, asked) for part in asked.parts}
+    table.run(parts, COLUMNS, "llm_engine.csv")
 
 
 if __name__ == "__main__":
