@@ -10,6 +10,8 @@ Same quality: the time until the worse of the two best validation values is firs
 """
 
 import argparse
+import contextlib
+import io
 import json
 import subprocess
 import tempfile
@@ -105,7 +107,8 @@ def _deepctr_fit(name: str, data: TrainingData, valid: pd.DataFrame, settings) -
     out, seconds, best = [], 0.0, 0
     for epoch in range(settings.epochs):
         start = time.perf_counter()
-        model.fit(x, y, batch_size=settings.batch_size, epochs=1, verbose=0)
+        with contextlib.redirect_stdout(io.StringIO()):
+            model.fit(x, y, batch_size=settings.batch_size, epochs=1, verbose=0)
         seconds += time.perf_counter() - start
         error = np.clip(model.predict(x_valid, 4096)[:, 0] + mean, *data.scale) - valid["rating"].to_numpy()
         out.append({"seconds": seconds, "value": float(np.sqrt(np.square(error).mean()))})

@@ -205,7 +205,8 @@ def _peer_tune(known: Sequences, count: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
             folder, per_device_train_batch_size=8, num_train_epochs=1, save_strategy="no", report_to="none",
-            remove_unused_columns=False, disable_tqdm=True, dataloader_pin_memory=False, learning_rate=1e-3, label_names=["labels"],
+            remove_unused_columns=False, disable_tqdm=True, dataloader_pin_memory=False, learning_rate=1e-3,
+            label_names=["labels"],
         )  # fmt: skip
         trainer = Trainer(model=model, args=arguments, train_dataset=texts, data_collator=collate)
         spent = seconds(trainer.train)
