@@ -2,7 +2,7 @@
 #
 #   snakemake                            preset quick: the first rows of Tables 2-4, under an hour on two cores
 #   snakemake --config preset=smoke      a look at every step in minutes
-#   snakemake base                       Base rows of every backbone, three seeds; the preset's also with ties broken otherwise
+#   snakemake base                       Base rows of every backbone, five seeds, both protocols; no LLM; under two hours
 #   snakemake publish                    merge the run's tables and figures into results/tables and results/figures
 #
 # A stage leaves whole files, so stopping and starting again continues. Settings: presets/<preset>.yaml.
@@ -13,14 +13,14 @@ from pathlib import Path
 
 from llama4rec_core import paths, presets
 from llama4rec_core.backbones import BACKBONES, YARDSTICKS
-from llama4rec_core.rows import TIES
+from llama4rec_core.rows import VARIANTS
 
 ASKED = str(config.get("preset", "quick"))  # a name, or the path of a YAML file
 NAMED = str(Path(ASKED).resolve()) if Path(ASKED).suffix in (".yaml", ".yml") else ASKED
 PRESET = presets.load(NAMED)
 NAMED = shlex.quote(NAMED)
 RUN = str(paths.runs() / PRESET.name)
-BASE_SEEDS = [0, 1, 2]
+BASE_SEEDS = [0, 1, 2, 3, 4]
 ALL_BACKBONES = [name for name in BACKBONES if name not in YARDSTICKS]
 HINTS = list(PRESET.hint_backbones.values())
 
@@ -133,20 +133,23 @@ rule tables:
         papermill("09_tables_and_figures") + f" && python -m llama4rec_core.report show {NAMED}"
 
 
-rule ties:
+rule variant:
     input:
         rules.data.output,
     output:
-        f"{RUN}-ties-{{ties}}/rows/{{name}}-s{{seed}}/base.parquet",
+        f"{RUN}-{{variant}}/rows/{{name}}-s{{seed}}/base.parquet",
+    wildcard_constraints:
+        variant="|".join(VARIANTS),
     threads: 1
     shell:
-        f"OMP_NUM_THREADS=1 python -m llama4rec_core.report ties {NAMED} {{wildcards.ties}} {{wildcards.name}} {{wildcards.seed}}"
+        f"OMP_NUM_THREADS=1 python -m llama4rec_core.report variant {NAMED} {{wildcards.variant}} {{wildcards.name}} {{wildcards.seed}}"
 
 
 rule base:
     input:
         [fitted(name, seed) for name in ALL_BACKBONES for seed in BASE_SEEDS],
-        [f"{RUN}-ties-{ties}/rows/{name}-s{seed}/base.parquet" for ties in TIES for name in PRESET.backbones for seed in BASE_SEEDS[:1]],
+        [f"{RUN}-rolling/rows/{name}-s{seed}/base.parquet" for name in ALL_BACKBONES for seed in BASE_SEEDS],
+        [f"{RUN}-{ties}/rows/{name}-s0/base.parquet" for ties in ("ties-reverse", "ties-random") for name in PRESET.backbones],
     shell:
         f"python -m llama4rec_core.report base {NAMED}"
 

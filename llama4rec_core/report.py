@@ -1,8 +1,8 @@
 """What a run has to show: the tables on the terminal, the record of what made them, and their publication.
 
 python -m llama4rec_core.report show quick       print the run's tables
-python -m llama4rec_core.report base quick       Base rows of all backbones fitted so far, table and Markdown
-python -m llama4rec_core.report ties quick reverse LightGCN 0     one Base row with ties in time broken otherwise
+python -m llama4rec_core.report base quick       Base rows of all backbones fitted so far, as Tables 2-4
+python -m llama4rec_core.report variant quick rolling LightGCN 0     one backbone, another protocol or tie-break
 python -m llama4rec_core.report publish quick    merge tables, figures and record into results/
 """
 
@@ -22,8 +22,8 @@ from llama4rec_core import paths, tables
 from llama4rec_core.backbones import BACKBONES, YARDSTICKS
 from llama4rec_core.files import read_json, write_frame, write_json, write_text
 from llama4rec_core.llm import cost
-from llama4rec_core.rows import TABLES, TIES, base
-from llama4rec_core.stages import Run, llm_record, prepare, task_of
+from llama4rec_core.rows import TABLES, VARIANTS, base, caption
+from llama4rec_core.stages import Run, llm_record, task_of
 
 MARKERS = ("<!-- results: written by snakemake publish -->", "<!-- end of results -->")
 PACKAGES = (
@@ -49,15 +49,10 @@ def record(run: Run) -> dict:
         for path in sorted((run.folder / "augmentation").glob("attributes-*.csv"))
     }
     weights, known = run.folder / "llm" / "weights.json", run.folder / "llm" / "memory.csv"
-    content = {
-        "preset": read_json(run.folder / "preset.json"),
+    content = _made_with(run) | {
         "seeds": list(run.preset.seeds),
         "backbones": list(run.preset.backbones),
-        "git_commit": _commit(),
-        "packages": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
-        "data": read_json(run.folder / "data" / "split.json"),
         "llm": read_json(weights) if weights.exists() else {},
-        "cores": os.cpu_count(),
         "tuning": tuned,
         "scoring": costs,
         "tokens_read": sum(each["tokens_read"] for each in costs.values()),
@@ -69,16 +64,26 @@ def record(run: Run) -> dict:
     return content
 
 
+def _made_with(run: Run) -> dict:
+    return {
+        "preset": read_json(run.folder / "preset.json"),
+        "git_commit": _commit(),
+        "packages": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
+        "data": read_json(run.folder / "data" / "split.json"),
+        "cores": os.cpu_count(),
+    }
+
+
 def _costs(run: Run) -> dict[str, dict]:
     found = [*(run.folder / "scores").glob("*-raw.json"), *(run.folder / "augmentation").glob("*.json")]
     return {path.stem.removesuffix("-raw"): read_json(path) for path in sorted(found)}
 
 
 def cost_table(run: Run) -> pd.DataFrame:
-    """What the LLM's reading and writing cost, `tables/cost.csv`: columns as `llm.cost.table` says."""
+    """What the LLM's reading and writing cost, `cost.csv`: columns as `llm.cost.table` says."""
     prices = run.preset.prices
     found = cost.table(_costs(run), llm_record(run), cost.machine_rate(), prices.read, prices.written)
-    write_frame(run.folder / "tables" / "cost.csv", found)
+    write_frame(run.folder / "cost.csv", found)
     return found
 
 
@@ -95,62 +100,59 @@ def _commit() -> str:
     return said.stdout.strip()
 
 
-def show(run: Run) -> None:
+def show(run: Run, folder: str = "tables") -> None:
     for name in TABLES.values():
-        path = run.folder / "tables" / f"{name}.md"
+        path = run.folder / folder / f"{name}.md"
         if path.exists():
             print(path.read_text(encoding="utf-8"), flush=True)
     print(f"Tables, figures and every file behind them: results/runs/{run.preset.name}/", flush=True)
 
 
-def broken_otherwise(run: Run, tie_break: str) -> Run:
-    """The same run where interactions of one user at one second stand in another order (`data.tie_break`)."""
-    data = replace(run.preset.data, tie_break=tie_break)
-    return Run.open(replace(run.preset, name=f"{run.preset.name}-ties-{tie_break}", data=data))
+def variant(run: Run, name: str) -> Run:
+    """The same run under one of VARIANTS' data settings, in a folder of its own beside it."""
+    data = replace(run.preset.data, **VARIANTS[name])
+    return Run.open(replace(run.preset, name=f"{run.preset.name}-{name}", data=data))
 
 
-def base_rows(run: Run) -> pd.DataFrame:
-    """Base rows of every backbone and seed that has been fitted, one table, `tables/base.csv` with its Markdown twin;
-    those with ties broken otherwise beside them."""
-    ready = prepare(run)
-    runs = [run] + [
-        broken_otherwise(run, ties) for ties in TIES if (paths.runs() / f"{run.preset.name}-ties-{ties}").exists()
-    ]
-    frames: dict[str, list[pd.DataFrame]] = {task: [] for task in TABLES}
+def base_rows(run: Run) -> dict[str, pd.DataFrame]:
+    """Base rows of every backbone and seed that has been fitted, also under VARIANTS, as Tables 2-4 in `base/`, with a
+    record of what made them in `base.json`."""
+    runs = [run] + [variant(run, name) for name in VARIANTS if (paths.runs() / f"{run.preset.name}-{name}").exists()]
+    frames: dict[str, list[pd.DataFrame]] = {}
+    made = []
     for each in runs:
-        for name in YARDSTICKS:
-            base(each, name, 0)
-        for path in sorted((each.folder / "backbones").glob("*/base/predictions.parquet")):
-            name, seed = path.parent.parent.name.rsplit("-s", 1)
+        folders = each.folder / "backbones"
+        made.append(_made_with(each) | {"fits": [read_json(p) for p in sorted(folders.glob("*/base/fit.json"))]})
+        fits = [path.parent.parent.name for path in folders.glob("*/base/predictions.parquet")]
+        for fit in sorted({*fits, *(f"{name}-s0" for name in YARDSTICKS)}):
+            name, seed = fit.rsplit("-s", 1)
             if name in BACKBONES:
-                frames[task_of(name)].append(base(each, name, int(seed)))
-    built = [
-        tables.build(
-            pd.concat(found, ignore_index=True), preset=run.preset.name, llm="", draws=run.preset.evaluation.draws
-        )
-        for found in frames.values()
-        if found
-    ]
-    table = pd.concat(built, ignore_index=True)
-    caption = (
-        f"Base rows: conventional models alone on {ready.dataset.name} ({ready.split.protocol}), "
-        f"all {ready.dataset.n_users} users, beside the paper's Base."
-    )
-    tables.write(table, run.folder / "tables" / "base.csv", caption)
-    return table
+                frames.setdefault(task_of(name), []).append(base(each, name, int(seed)))
+    out = {}
+    for task, found in frames.items():
+        whole = pd.concat(found, ignore_index=True)
+        table = tables.build(whole, preset=run.preset.name, llm="", draws=run.preset.evaluation.draws)
+        tables.write(table, run.folder / "base" / f"{TABLES[task]}.csv", caption(run, task))
+        out[TABLES[task]] = table
+    write_json(run.folder / "base.json", made)
+    return out
 
 
 def publish(run: Run) -> pd.DataFrame:
-    """Merge the run's tables by key into `results/tables/`; copy its figures and record beside them."""
-    done = tables.publish(run.folder / "tables", paths.results() / "tables")
+    """Merge the run's tables and Base rows by key into `results/tables/`; copy its figures and record beside them."""
+    made = [folder for folder in (run.folder / "base", run.folder / "tables") if folder.exists()]
+    done = pd.concat([tables.publish(folder, paths.results() / "tables") for folder in made])
     figures = paths.results() / "figures" / run.preset.name
     figures.mkdir(parents=True, exist_ok=True)
     for path in sorted((run.folder / "figures").glob("*.png")):
         shutil.copy(path, figures / path.name)
-    if (run.folder / "run.json").exists():
-        shutil.copy(run.folder / "run.json", paths.results() / "recorded" / f"run-{run.preset.name}.json")
-    readme = paths.ROOT / "README.md"
-    write_text(readme, with_results(readme.read_text(encoding="utf-8"), run.preset.name))
+    for name in ("run", "base"):
+        if (run.folder / f"{name}.json").exists():
+            record = paths.results() / "recorded" / f"{name}-{run.preset.name}.json"
+            write_text(record, (run.folder / f"{name}.json").read_text(encoding="utf-8"))
+    if paths.results() == paths.ROOT / "results":  # the README shows what is committed beside it
+        readme = paths.ROOT / "README.md"
+        write_text(readme, with_results(readme.read_text(encoding="utf-8"), run.preset.name))
     return done
 
 
@@ -167,7 +169,8 @@ def with_results(text: str, preset: str) -> str:
     for name in TABLES.values():
         path = paths.results() / "tables" / f"{name}.csv"
         table = tables.read(path) if path.exists() else pd.DataFrame(columns=tables.COLUMNS)
-        for (backbone, metric), rows in table[table["preset"] == preset].groupby(["backbone", "metric"], sort=False):
+        table = table[(table["preset"] == preset) & (table["llm"] != "")]  # Base rows of `snakemake base` have no LLM
+        for (backbone, metric), rows in table.groupby(["backbone", "metric"], sort=False):
             if metric in ("HR@5", "NDCG@5", "RMSE", "MAE"):
                 rows = rows.set_index("method").reindex(["Base", "IFT", "Llama4Rec"])
                 ours = " | ".join(f"{r.value:.4f} [{r.ci_low:.4f}, {r.ci_high:.4f}]" for r in rows.itertuples())
@@ -178,21 +181,20 @@ def with_results(text: str, preset: str) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m llama4rec_core.report", description=__doc__.splitlines()[0])
-    parser.add_argument("verb", choices=["show", "base", "ties", "publish"])
+    parser.add_argument("verb", choices=["show", "base", "variant", "publish"])
     parser.add_argument("preset")
-    parser.add_argument("of", nargs="*", help="ties: the tie-break, the backbone and the seed")
+    parser.add_argument("of", nargs="*", help=f"variant: one of {', '.join(VARIANTS)}, the backbone and the seed")
     asked = parser.parse_args(arguments)
     run = Run.open(asked.preset)
-    if asked.verb == "show":
-        show(run)
-    elif asked.verb == "ties":
-        tie_break, name, seed = asked.of
-        base(broken_otherwise(run, tie_break), name, int(seed))
-    elif asked.verb == "base":
-        base_rows(run)
-        print((run.folder / "tables" / "base.md").read_text(encoding="utf-8"))
-    else:
+    if asked.verb == "variant":
+        which, name, seed = asked.of
+        base(variant(run, which), name, int(seed))
+    elif asked.verb == "publish":
         print(publish(run)[["table", "backbone", "method", "metric", "action"]].to_string(index=False))
+    else:
+        if asked.verb == "base":
+            base_rows(run)
+        show(run, "base" if asked.verb == "base" else "tables")
 
 
 if __name__ == "__main__":

@@ -31,6 +31,11 @@ from llama4rec_core.stages import (
 
 METHODS = ("Base", "IFT", "Llama4Rec")
 TIES = {"reverse": "reversed", "random": "at random"}  # interactions of one second, where not in the file's order
+VARIANTS = {  # of a run's data settings: its Base rows are also made under these
+    "rolling": {"protocol": "rolling"},
+    "ties-reverse": {"tie_break": "reverse"},
+    "ties-random": {"tie_break": "random"},
+}
 TABLES = {"direct": "table_2_direct", "sequential": "table_3_sequential", "rating": "table_4_rating"}
 
 
@@ -357,13 +362,15 @@ def caption(run: Run, task: str) -> str:
     number = {"direct": 2, "sequential": 3, "rating": 4}[task]
     said = (
         f"Table {number} of the paper, {task} recommendation, on {ready.dataset.name} ({ready.split.protocol}), "
-        f"LLM {preset.llm}. "
+        f"LLM {preset.llm}; where it says no LLM: backbones alone, all users, and other protocols. "
     )
     if task == "rating":
         count = preset.evaluation.rating_users
-        same = f"the same {min(count, ready.dataset.n_users)} users, drawn at random, in every row beside an LLM's"
+        of = "all users"
+        if count is not None:
+            of = f"the same {min(count, ready.dataset.n_users)} users, drawn at random, in every row of an LLM's run"
         return said + (
-            f"Ratings of {'all users' if count is None else same}; Base is the backbone, IFT the tuned LLM alone, "
+            f"Ratings of {of}; Base is the backbone, IFT the tuned LLM alone, "
             "Llama4Rec equation 6 of both after mutual augmentation."
         )
     return said + (

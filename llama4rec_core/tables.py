@@ -348,7 +348,7 @@ def markdown(table: pd.DataFrame, caption: str) -> str:
     """The table for a person: methods side by side with intervals, the paper's numbers below, then the comparisons."""
     parts = [" ".join(caption.split())]
     for (preset, llm, dataset, protocol), rows in in_order(table).groupby(KEY[:4], sort=False):
-        parts.append(f"## {dataset}, {protocol}: preset {preset}, LLM {llm}")
+        parts.append(f"## {dataset}, {protocol}: preset {preset}, {f'LLM {llm}' if llm else 'no LLM'}")
         parts.append(
             f"{_span(rows['users'])} users, seeds: {_span(rows['seeds'])}. Each cell: mean over seeds "
             "[95% interval over users], for HR also users hit / users."

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from llama4rec_core import report, tables
+from llama4rec_core import presets, report, rows, stages, tables
 
 
 @pytest.fixture
@@ -35,3 +35,29 @@ def test_the_committed_readme_shows_the_committed_tables(monkeypatch):
     monkeypatch.delenv("LLAMA4REC_RESULTS", raising=False)
     readme = (report.paths.ROOT / "README.md").read_text(encoding="utf-8")
     assert report.with_results(readme, "quick") == readme
+
+
+def test_base_rows_join_tables_2_to_4_without_touching_the_llms_rows(results):
+    """Two backbones and a yardstick of a small run, published beside a row that an LLM made; readable as any table."""
+    run = stages.Run.open(
+        presets.Preset("quick", data=presets.DataSettings(users=30), backbone_settings={"MF": {"epochs": 2}})
+    )
+    for name, seed in (("MF", 0), ("MF", 1), ("DeepFM", 0)):
+        rows.base(run, name, seed)
+    rows.base(report.variant(run, "rolling"), "MF", 0)
+    made = report.base_rows(run)
+    assert set(made) == {"table_2_direct", "table_4_rating"}
+    found = made["table_2_direct"].set_index(["protocol", "backbone", "metric"])
+    assert found.loc[("leave-one-out", "MF", "HR@5"), "seeds"] == 2
+    assert found.loc[("rolling", "MF", "HR@5"), "seeds"] == 1
+    assert found.loc[("leave-one-out", "MF", "HR@5"), "paper_value"] == 0.0690
+    assert np.isnan(found.loc[("rolling", "MF", "HR@5"), "paper_value"])
+    assert ("leave-one-out", "Popularity", "HR@5") in found.index and ("rolling", "Popularity", "HR@5") in found.index
+
+    readme = report.paths.ROOT / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    report.publish(run)
+    assert readme.read_text(encoding="utf-8") == text  # results elsewhere are not the README's
+    assert len(tables.read(results / "tables" / "table_2_direct.csv")) == len(found)
+    record = report.read_json(results / "recorded" / "base-quick.json")
+    assert [len(each["fits"]) for each in record] == [3, 1] and record[1]["data"]["protocol"] == "rolling"

@@ -1,4 +1,4 @@
-"""Rating prediction: feature models of deepctr-torch, here DeepFM, in our own training loop."""
+"""Rating prediction: six feature models of deepctr-torch, in our own training loop."""
 
 import importlib
 import importlib.util
@@ -77,7 +77,7 @@ class NFMSettings:
     hidden: tuple = (64, 32)
     dropout: float = 0.2  # in the deep part
     dropout_pooling: float = 0.2  # on the pooled products
-    l2_linear: float = 1e-5
+    l2_linear: float = 2e-4
     l2_embedding: float = 3e-5
     lr: float = 0.002
     batch_size: int = 1024
@@ -91,7 +91,7 @@ class DCNSettings:
     crosses: int = 2  # cross layers
     hidden: tuple = (64, 32)
     dropout: float = 0.2
-    l2_linear: float = 1e-5
+    l2_linear: float = 2e-4
     l2_embedding: float = 1e-4
     l2_cross: float = 1e-5
     lr: float = 0.002
@@ -105,7 +105,7 @@ class AFMSettings:
     dim: int = 16
     attention: int = 8  # width of the attention net
     dropout: float = 0.2  # on the pooled products
-    l2_linear: float = 1e-5
+    l2_linear: float = 2e-4
     l2_embedding: float = 1e-4
     l2_attention: float = 1e-5
     lr: float = 0.002
@@ -121,7 +121,7 @@ class XDeepFMSettings:
     compressed: tuple = (32, 32)  # feature maps of the layers of the compressed interaction network
     dropout: float = 0.2
     l2_linear: float = 1e-5
-    l2_embedding: float = 3e-5
+    l2_embedding: float = 1e-5
     lr: float = 0.002
     batch_size: int = 1024
     epochs: int = 20
@@ -135,7 +135,8 @@ class AutoIntSettings:
     heads: int = 2  # attention heads; must divide dim
     hidden: tuple = (64, 32)
     dropout: float = 0.2
-    l2_embedding: float = 1e-4
+    l2_linear: float = 1e-5
+    l2_embedding: float = 3e-4
     lr: float = 0.002
     batch_size: int = 1024
     epochs: int = 20
@@ -184,8 +185,11 @@ def xdeepfm(columns: list, s: XDeepFMSettings) -> nn.Module:
 
 def autoint(columns: list, s: AutoIntSettings) -> nn.Module:
     """AutoInt (Song et al., CIKM 2019): y = w . x + w_o . [self-attention among v_1, ..., v_F; MLP(v_1, ..., v_F)]."""
-    return made("autoint", "AutoInt", columns, s, dnn_hidden_units=s.hidden, dnn_dropout=s.dropout,
-                att_layer_num=s.layers, att_head_num=s.heads)  # fmt: skip
+    model = made("autoint", "AutoInt", columns, s, dnn_hidden_units=s.hidden, dnn_dropout=s.dropout,
+                 att_layer_num=s.layers, att_head_num=s.heads)  # fmt: skip
+    # the only one of the six whose constructor has no l2_reg_linear
+    model.add_regularization_weight(model.linear_model.parameters(), l2=s.l2_linear)
+    return model
 
 
 class FeatureModel(nn.Module):

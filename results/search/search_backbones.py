@@ -45,12 +45,19 @@ GRID = {
     ],
     "BERT4Rec": [{}],
     "CL4SRec": [{"contrast": 0.1}, {}],
-    "DeepFM": [{"lr": 0.002, "epochs": 20, "l2_embedding": l2} for l2 in (1e-4, 3e-5)],
-    "NFM": [{}, {"l2_embedding": 1e-5, "dropout_pooling": 0.0}],
-    "DCN": [{"l2_embedding": 3e-5}, {"l2_embedding": 1e-5}, {}, {"l2_embedding": 3e-5, "dropout": 0.5}],
-    "AFM": [{"l2_embedding": 3e-5}, {"l2_embedding": 1e-5, "dropout": 0.0}, {}],
-    "xDeepFM": [{}],
-    "AutoInt": [{"l2_embedding": 3e-5}, {"l2_embedding": 1e-5}, {}],
+    "DeepFM": [{"l2_embedding": l2} for l2 in (1e-4, 3e-5)] + [{"l2_linear": l2} for l2 in (5e-5, 2e-4)],
+    "NFM": [{"l2_linear": l2} for l2 in (1e-5, 5e-5, 2e-4)]
+    + [{"l2_linear": 1e-5, "l2_embedding": 1e-5, "dropout_pooling": 0.0}],
+    "DCN": [{"l2_linear": l2} for l2 in (1e-5, 5e-5, 2e-4, 5e-4)]
+    + [{"l2_linear": 1e-5, "l2_embedding": l2} for l2 in (3e-5, 1e-5)]
+    + [{"l2_linear": 1e-5, "l2_embedding": 3e-5, "dropout": 0.5}],
+    "AFM": [{"l2_linear": l2} for l2 in (1e-5, 5e-5, 2e-4)]
+    + [{"l2_linear": 1e-5, "l2_embedding": 3e-5}]
+    + [{"l2_linear": 1e-5, "l2_embedding": 1e-5, "dropout": 0.0}],
+    "xDeepFM": [{"l2_embedding": l2} for l2 in (3e-5, 1e-5)] + [{"l2_linear": 5e-5}],
+    "AutoInt": [{"l2_embedding": l2} for l2 in (1e-5, 3e-5, 1e-4, 3e-4)]
+    + [{"l2_linear": l2, "l2_embedding": 1e-4} for l2 in (5e-5, 2e-4)]
+    + [{"lr": 0.005, "l2_embedding": 1e-4}, {"layers": 1, "dropout": 0.5, "l2_embedding": 1e-4}],
 }
 
 
