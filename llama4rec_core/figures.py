@@ -177,6 +177,26 @@ def within_list(results: pd.DataFrame, k: int = 5, title: str = "Does the LLM or
     return _finish(fig, title, note)
 
 
+def by_minute(curve: pd.DataFrame, random: float, k: int = 5, title: str = "What tuning buys") -> Figure:
+    """Within-list NDCG@k by minutes of tuning, a line for each way of ranking; 0 minutes is the untuned LLM.
+
+    `curve` has columns mode, minutes, value, ci_low, ci_high; random order's value is drawn as a line.
+    """
+    _need(curve, "mode", "minutes", "value", "ci_low", "ci_high")
+    fig, (ax,) = _panels(1, width=7.2)
+    names = list(dict.fromkeys(curve["mode"]))
+    step = 0.01 * max(curve["minutes"].max(), 1e-9)
+    for n, (name, colour) in enumerate(zip(names, PALETTE, strict=False)):
+        rows = curve[curve["mode"] == name].sort_values("minutes")
+        reach = [rows["value"] - rows["ci_low"], rows["ci_high"] - rows["value"]]
+        at = rows["minutes"] + step * (n - len(names) / 2)  # side by side, so that whiskers can be told apart
+        ax.errorbar(at, rows["value"], yerr=reach, color=colour, marker="o", linewidth=2, capsize=3, label=name)
+    ax.axhline(random, color="0.25", linestyle="--", linewidth=1.5, label="random order")
+    ax.set(xlabel="minutes of tuning", ylabel=f"NDCG@{k} within the list (0 to 1)")
+    ax.legend()
+    return _finish(fig, title, "validation lists that hold their target; 95% intervals over lists")
+
+
 def head_tail(results: pd.DataFrame, metric: str, title: str | None = None) -> Figure:
     """A metric for tail and head users side by side. `results`: columns group (tail, head), method, value, ci_low,
     ci_high, and maybe users, the number of users of the group."""

@@ -5,6 +5,10 @@ import numpy as np
 import pytest
 import torch
 
+from llama4rec_core.augmentation.prompt import sequences
+from llama4rec_core.data import load, split
+from llama4rec_core.instructions import List, ranking_prompt
+from llama4rec_core.llm import prompts
 from llama4rec_core.llm.engine import Branch, Prompt, Row, generate, rows, score_row
 
 FILMS = ["Toy Story", "Alien", "The Godfather", "Fargo", "Il Postino", "Jurassic Park", "Heat", "Sense and Sensibility"]
@@ -49,6 +53,26 @@ def test_a_tree_scores_as_one_prompt_per_candidate(llm):
     for asked, found in zip(prompts, score_row(llm, prompts), strict=True):
         for branch, value in zip(asked.branches, found, strict=True):
             assert value[0] == pytest.approx(plain_log_p(llm, asked.prefix, branch.tokens), abs=1e-3)
+
+
+@pytest.mark.llm
+def test_fifty_real_prompts_score_as_one_prompt_per_candidate(llm):
+    """MovieLens users with histories of 1 to 20 titles and two candidates each, packed as in a run."""
+    dataset = load("ml-100k")
+    told = sequences(dataset, split(dataset), 5, prompts.WORDS["ml-100k"])
+    rng = np.random.default_rng(0)
+    asked = []
+    for user in rng.choice(dataset.n_users, 50, replace=False):
+        drawn = List(f"u{user}", int(user), int(told.n_train[user]), rng.choice(dataset.n_items, 2, replace=False), ())
+        asked.append(ranking_prompt(llm, told, drawn, int(rng.integers(1, 21)), None))
+    found = {}
+    for packed in rows(asked, 512):
+        row = [asked[i] for i in packed]
+        found |= {each.key: scores for each, scores in zip(row, score_row(llm, row), strict=True)}
+    for each in asked:
+        for branch, value in zip(each.branches, found[each.key], strict=True):
+            before = each.prefix + branch.tokens[: len(branch.tokens) - branch.answer]
+            assert value[0] == pytest.approx(plain_log_p(llm, before, branch.tokens[-branch.answer :]), abs=1e-3)
 
 
 @pytest.mark.llm

@@ -36,6 +36,15 @@ LISTS = pd.DataFrame(
 )
 GROUPS = pd.concat([bars(backbones=["MF"]).assign(group=group, users=n) for group, n in (("head", 40), ("tail", 50))])
 
+CURVE = pd.DataFrame(
+    {
+        "mode": ["likelihood"] * 3 + ["relevance"] * 3,
+        "minutes": [0.0, 1.5, 3.0] * 2,
+        "value": [0.35, 0.37, 0.40, 0.30, 0.31, 0.33],
+        "ci_low": [0.30, 0.32, 0.35, 0.25, 0.26, 0.28],
+        "ci_high": [0.40, 0.42, 0.45, 0.35, 0.36, 0.38],
+    }
+)
 FIGURES = {
     "long_tail": lambda: figures.long_tail(INTERACTIONS),
     "method_bars": lambda: figures.method_bars(bars(), "HR@5"),
@@ -46,6 +55,7 @@ FIGURES = {
     "training_curve": lambda: figures.training_curve(LOG),
     "within_list": lambda: figures.within_list(LISTS),
     "head_tail": lambda: figures.head_tail(GROUPS, "HR@5"),
+    "by_minute": lambda: figures.by_minute(CURVE, 0.295),
 }
 
 

@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import io
 import json
+import os
 import subprocess
 import tempfile
 import textwrap
@@ -121,6 +122,7 @@ def _deepctr_fit(name: str, data: TrainingData, valid: pd.DataFrame, settings) -
 # --- RecBole ---------------------------------------------------------------------------------------------------------
 
 RECBOLE = {"MF": "BPR", "LightGCN": "LightGCN", "SGL": "SGL", "SASRec": "SASRec", "BERT4Rec": "BERT4Rec"}
+# the peer gets our learning rate, and for direct models our batch size (its sequential rows are one target, not fifty)
 TRANSFORMER = {
     "MAX_ITEM_LIST_LENGTH": 50, "n_heads": 2, "inner_size": 256, "loss_type": "CE", "train_neg_sample_args": None,
 }  # fmt: skip
@@ -129,7 +131,8 @@ import json, sys, time
 import numpy as np, scipy.sparse
 import torch
 # what RecBole 1.2.1 still calls: names that numpy has dropped, a private method that scipy has dropped, and pickles
-for old, new in (("float", float), ("int", int), ("bool", bool), ("object", object), ("unicode_", np.str_)):
+for old, new in (("float", float), ("int", int), ("bool", bool), ("object", object), ("unicode_", np.str_),
+                 ("float_", np.float64), ("complex_", np.complex128)):
     if old not in np.__dict__:
         setattr(np, old, new)
 def _update(self, entries):
@@ -173,7 +176,9 @@ def recbole_rows(limit: float = 240.0) -> list[dict]:
         _recbole_file(folder / "data" / "ml-100k" / "ml-100k.inter")
         (folder / "peer.py").write_text(textwrap.dedent(PEER), encoding="utf-8")
         for ours, theirs in RECBOLE.items():
-            more = TRANSFORMER if ours in ("SASRec", "BERT4Rec") else {}
+            settings = settings_of(ours)
+            more = {"learning_rate": settings.lr}
+            more |= TRANSFORMER if ours in ("SASRec", "BERT4Rec") else {"train_batch_size": settings.batch_size}
             places = [str(folder / "data"), str(folder / "saved")]
             command = [python, "peer.py", theirs, json.dumps(more), *places, str(limit)]
             found = subprocess.run(command, cwd=folder, capture_output=True, text=True)
@@ -237,6 +242,7 @@ def ranking_rows() -> list[dict]:
     return [row("ranking", f"full ranking of {data.n_users} users, {data.n_items} items", seconds, "seconds")]
 
 
+GRAPHS = ("LightGCN", "MixGCF", "SGL")
 GROWTH = {  # settings under which a step costs the same on any data: sampled softmax, batches that grow with the data
     "MF": {},
     "SASRec": {"negatives": 50},
@@ -248,13 +254,14 @@ GROWTH = {  # settings under which a step costs the same on any data: sampled so
 }
 
 
-def growth_rows(steps: int = 12) -> list[dict]:
-    """Seconds of training a target (graph models: a step and edge) over `steps` steps; peer_s: on the smaller data."""
+def growth_rows() -> list[dict]:
+    """Seconds of training a target (graph models: a step and edge); peer_s: the same on the smaller data."""
+    torch.set_num_threads(os.cpu_count())
     out, before = [], {}
     for shape, size in SHAPES.items():
         data = made_up(*size)
         for name, overrides in GROWTH.items():
-            seconds, unit = _step_cost(name, data, overrides, steps)
+            seconds, unit = _step_cost(name, data, overrides, *((1, 2) if name in GRAPHS else (2, 12)))
             out.append(row("growth", f"{name}, shape of {shape}", seconds, unit))
             if name in before:
                 out[-1] |= {
@@ -267,18 +274,21 @@ def growth_rows(steps: int = 12) -> list[dict]:
     return out
 
 
-def _step_cost(name: str, data: TrainingData, overrides: dict, steps: int) -> tuple[float, str]:
-    graph = name in ("LightGCN", "MixGCF", "SGL")
+def _step_cost(name: str, data: TrainingData, overrides: dict, warm: int, steps: int) -> tuple[float, str]:
+    """Of `steps` optimiser steps after `warm` others."""
+    graph = name in GRAPHS
     batch = len(data.users) // 500 if name == "MF" else settings_of(name).batch_size
     settings = settings_of(name, {**overrides, "batch_size": batch})
     torch.manual_seed(0)
     module = BACKBONES[name].module(data, settings)
     examples = [torch.from_numpy(x) for x in module.examples(np.random.default_rng(0))]
     optimizer = torch.optim.Adam(module.parameters(), lr=1e-3, fused=True)
-    order = torch.from_numpy(np.random.default_rng(1).permutation(len(examples[0])))[: batch * (steps + 2)].split(batch)
-    done = targets = 0
+    order = torch.from_numpy(np.random.default_rng(1).permutation(len(examples[0])))[: batch * (steps + warm)].split(
+        batch
+    )
+    targets = 0
     for step, rows in enumerate(order):
-        if step == 2:  # two steps to warm up
+        if step == warm:
             start, targets = time.perf_counter(), 0
         loss = module.loss(*(x[rows] for x in examples))
         optimizer.zero_grad()
@@ -288,10 +298,9 @@ def _step_cost(name: str, data: TrainingData, overrides: dict, steps: int) -> tu
             targets += len(rows)
         elif not graph:
             targets += int((examples[0][rows][:, 1:] < data.n_items).sum())
-        done = step - 1
     seconds = time.perf_counter() - start
     if graph:
-        return seconds / done / len(data.users), "seconds a step and edge"
+        return seconds / steps / len(data.users), "seconds a step and edge"
     return seconds / targets, "seconds a target"
 
 
@@ -303,7 +312,7 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     asked = parser.parse_args()
     torch.set_num_threads(1)  # as the stages fit; the peers use every core
-    table.run({part: PARTS[part] for part in asked.parts}, COLUMNS, "backbones.csv")
+    table.run({part: PARTS[part] for part in PARTS if part in asked.parts}, COLUMNS, "backbones.csv")
 
 
 if __name__ == "__main__":

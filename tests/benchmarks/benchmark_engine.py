@@ -9,6 +9,7 @@ depend on which films are asked about, so candidates are drawn from the popular 
 """
 
 import argparse
+import dataclasses
 import multiprocessing
 import tempfile
 import time
@@ -19,14 +20,18 @@ import numpy as np
 import pandas as pd
 import table
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import Trainer, TrainingArguments
 
 from llama4rec_core import data as sources
+from llama4rec_core import evaluation, figures, paths, stages
 from llama4rec_core.augmentation.prompt import Sequences, sequences
-from llama4rec_core.instructions import List, ranking_prompt, titles
+from llama4rec_core.files import write_frame
+from llama4rec_core.instructions import List, ranking_prompt, titles, with_target
+from llama4rec_core.instructions import lists as instruction_lists
 from llama4rec_core.llm import cost, prompts, ranking, recording, tuning, weights
 from llama4rec_core.llm.engine import Branch, Prompt, rows, score_row
-from llama4rec_core.llm.lessons import TuningSettings
+from llama4rec_core.llm.lessons import Example, TuningSettings
 
 COLUMNS = ["part", "what", "ours", "peer", "peer_value", "ratio", "ours_metric", "peer_metric", "unit"]
 
@@ -181,15 +186,21 @@ def _tune(known: Sequences, count: int, settings: TuningSettings) -> tuple[int, 
 
 
 def _peer_tune(known: Sequences, count: int) -> float:
-    """Useful tokens a second of plain Trainer: each prompt with its right answer in a padded row of its own, logits
-    everywhere, LoRA on all layers."""
-    from peft import LoraConfig, get_peft_model
-
+    """Useful tokens a second of `_trainer`."""
     llm = weights.load(weights.SMOLLM2)
     lessons = _lessons(llm, known, count)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = _trainer(llm, lessons, Path(folder))
+        spent = seconds(trainer.train)
+    return sum(map(len, trainer.train_dataset)) / spent
+
+
+def _trainer(llm, lessons: list[Example], folder: Path) -> Trainer:
+    """Plain Trainer: each prompt with its right answer in a padded row of its own, cross-entropy and logits
+    everywhere, LoRA on all layers."""
     texts = []
     for each in lessons:
-        (question,) = each.questions
+        question = each.questions[0]
         answer: Branch = each.prompt.branches[question.branches[question.right]]
         texts.append(each.prompt.prefix + answer.tokens)
 
@@ -202,15 +213,129 @@ def _peer_tune(known: Sequences, count: int) -> float:
     model = get_peft_model(
         llm.model, LoraConfig(r=16, lora_alpha=32, target_modules=tuning.LINEAR, task_type="CAUSAL_LM")
     )
+    arguments = TrainingArguments(
+        str(folder), per_device_train_batch_size=8, num_train_epochs=1, save_strategy="no", report_to="none",
+        remove_unused_columns=False, disable_tqdm=True, dataloader_pin_memory=False,
+        learning_rate=TuningSettings().learning_rate, label_names=["labels"],
+    )  # fmt: skip
+    return Trainer(model=model, args=arguments, train_dataset=texts, data_collator=collate)
+
+
+# --- quality ---------------------------------------------------------------------------------------------------------
+
+
+def quality_rows(llm, known: Sequences, asked: argparse.Namespace) -> list[dict]:
+    """Each way of ranking, untuned and tuned for the same minutes: NDCG@5 within validation lists that hold their
+    target, half of them LightGCN's and half SASRec's. Its peer is the written list, tuned as long."""
+    run = stages.Run.open("quick")
+    drawn = [
+        each
+        for name in ("LightGCN", "SASRec")
+        for each in _with_target(stages.backbone(run, name, "base", 0).part("valid"))[: asked.lists // 2]
+    ]
+    curve, peer = [], None
+    for mode in ("list", *(mode for mode in ranking.MODES if mode != "list")):
+        mine = dataclasses.replace(
+            run, preset=dataclasses.replace(run.preset, ranking=dataclasses.replace(run.preset.ranking, mode=mode))
+        )
+        taught = _taught(mine, llm)
+        for minutes in (0.0, asked.minutes / 2, asked.minutes):
+            with tempfile.TemporaryDirectory() as folder:
+                model = _tuned(taught, minutes, Path(folder)) if minutes else llm
+                found, rate = _within_lists(mine, mode, model, drawn, Path(folder))
+            curve.append({"mode": mode, "minutes": minutes, "rate": rate} | dataclasses.asdict(found))
+            print(curve[-1], flush=True)
+        peer = peer or curve[-1]
     with tempfile.TemporaryDirectory() as folder:
-        arguments = TrainingArguments(
-            folder, per_device_train_batch_size=8, num_train_epochs=1, save_strategy="no", report_to="none",
-            remove_unused_columns=False, disable_tqdm=True, dataloader_pin_memory=False, learning_rate=1e-3,
-            label_names=["labels"],
-        )  # fmt: skip
-        trainer = Trainer(model=model, args=arguments, train_dataset=texts, data_collator=collate)
-        spent = seconds(trainer.train)
-    return sum(map(len, texts)) / spent
+        rest = dataclasses.replace(
+            run,
+            preset=dataclasses.replace(run.preset, ranking=dataclasses.replace(run.preset.ranking, mode="likelihood")),
+        )
+        model = _peer_tuned(_taught(rest, llm), asked.minutes, Path(folder))
+        plain, rate = _within_lists(rest, "likelihood", model, drawn, Path(folder))
+    curve.append({"mode": "likelihood, by Trainer", "minutes": asked.minutes, "rate": rate} | dataclasses.asdict(plain))
+    shown = pd.DataFrame(curve)
+    write_frame(paths.results() / "benchmarks" / "tuning_minutes.csv", shown)
+    random = evaluation.random_order_ndcg(10, 5)
+    picture = figures.by_minute(shown, random)
+    figures.save(picture, paths.results() / "figures" / "tuning_minutes.png")
+    return [
+        row(
+            "quality",
+            f"{each['mode']}, tuned for {each['minutes']:g} minutes; [{each['ci_low']:.3f}, {each['ci_high']:.3f}]",
+            each["rate"],
+            "users/s; NDCG@5 within validation lists",
+            f"the written list, tuned for {peer['minutes']:g} minutes",
+            peer["rate"],
+            each["value"],
+            peer["value"],
+        )
+        for each in curve
+    ]
+
+
+def _with_target(known: stages.Predictions) -> list[List]:
+    return with_target(instruction_lists(known.cases, known.items))
+
+
+def _taught(run: stages.Run, llm) -> list[Example]:
+    """Ranking lessons of the preset's own kind, real lists and next items in turn, as many as there are."""
+    asked = dataclasses.replace(
+        run.preset.instructions, tokens=10**9, shares={"direct": 1.0, "sequential": 1.0, "next": 1.0}
+    )
+    return stages.lessons(
+        dataclasses.replace(run, preset=dataclasses.replace(run.preset, instructions=asked)), llm, "plain", 0
+    )
+
+
+def _first(taught: list[Example], tokens: float) -> list[Example]:
+    total = np.cumsum([len(each.prompt) for each in taught])
+    if total[-1] < tokens:
+        raise ValueError(
+            f"there are only {total[-1]} tokens of lessons, {tokens:.0f} can be read in the time asked for"
+        )
+    return taught[: int(np.searchsorted(total, tokens))]
+
+
+def _tuned(taught: list[Example], minutes: float, folder: Path):
+    """The LLM after as many lessons as can be read in `minutes`; the rate is measured on the first few."""
+    few = _first(taught, 6_000)
+    rate = sum(len(each.prompt) for each in few) / seconds(
+        lambda: tuning.tune(weights.load(weights.SMOLLM2), few, TuningSettings(), folder / "few", 0)
+    )
+    chosen = _first(taught, rate * minutes * 60)
+    tuning.tune(weights.load(weights.SMOLLM2), chosen, TuningSettings(), folder / "adapter", 0)
+    return weights.load(weights.SMOLLM2, folder / "adapter")
+
+
+def _peer_tuned(taught: list[Example], minutes: float, folder: Path):
+    """The same for `transformers.Trainer` as it comes: see `_trainer`."""
+    few = _first(taught, 6_000)
+    llm = weights.load(weights.SMOLLM2)
+    rate = sum(len(each.prompt) for each in few) / seconds(_trainer(llm, few, folder / "few").train)
+    llm = weights.load(weights.SMOLLM2)
+    trainer = _trainer(llm, _first(taught, rate * minutes * 60), folder / "peer")
+    trainer.train()
+    trainer.model.save_pretrained(folder / "adapter")
+    return weights.load(weights.SMOLLM2, folder / "adapter")
+
+
+def _within_lists(
+    run: stages.Run, mode: str, llm, drawn: list[List], folder: Path
+) -> tuple[evaluation.Estimate, float]:
+    """NDCG@5 over the lists with its interval, and lists a second."""
+    told, prior = stages.prepare(run).told, stages.title_prior(run)
+    prompted = [ranking_prompt(llm, told, each, run.preset.prompts.history, None, mode) for each in drawn]
+    titled = {each.key: titles(told, each) for each in drawn}
+    start = time.perf_counter()
+    found = ranking.utilities(mode, llm, prompted, titled, folder / "scores.parquet", mode, run.preset.row_tokens)
+    spent = time.perf_counter() - start
+    table = found.pivot(index="key", columns="candidate", values="utility").loc[[each.key for each in drawn]]  # [n, C]
+    items = np.stack([each.candidates for each in drawn])
+    utility = table.to_numpy() - prior[items]
+    order = np.take_along_axis(items, np.argsort(-utility, axis=1, kind="stable"), axis=1)
+    rank = evaluation.target_rank(order, np.array([each.targets[0] for each in drawn]))
+    return evaluation.estimate(evaluation.ndcg(rank, 5)), len(drawn) / spent
 
 
 # --- memory ----------------------------------------------------------------------------------------------------------
@@ -255,7 +380,7 @@ def _measured(what: str, count: int, queue) -> None:
     queue.put(int(status.split("VmHWM:")[1].split()[0]) / 2**20)
 
 
-PARTS = {"ranking": ranking_rows, "machine": machine_rows, "memory": memory_rows}
+PARTS = {"ranking": ranking_rows, "machine": machine_rows, "memory": memory_rows, "quality": quality_rows}
 
 
 def main() -> None:
@@ -265,6 +390,8 @@ def main() -> None:
     parser.add_argument("--peer-users", type=int, default=40, help="for the peer")
     parser.add_argument("--batches", type=int, nargs="+", default=[8, 16], help="batch sizes the peer may choose from")
     parser.add_argument("--tuned", type=int, default=120, help="lists to tune on")
+    parser.add_argument("--minutes", type=float, default=3.0, help="of tuning, for each way of ranking")
+    parser.add_argument("--lists", type=int, default=150, help="validation lists to measure quality on")
     asked = parser.parse_args()
     llm, known = weights.load(weights.SMOLLM2), told()
     parts = {part: partial(PARTS[part], llm, known, asked) for part in asked.parts}
