@@ -234,17 +234,16 @@ def _within(run: Run, name: str, known: Predictions, rank: np.ndarray) -> dict:
     }
 
 
-def ways_of_ranking(run: Run, name: str, seed: int, kind: str | None = None) -> pd.DataFrame:
-    """Each way of ranking (`llm/ranking.py`) on the same validation lists by the same LLM: its quality and its cost.
+def ways_of_ranking(run: Run, name: str, seed: int) -> pd.DataFrame:
+    """Each way of ranking (`llm/ranking.py`) on the same validation lists by the untuned LLM: quality and cost.
 
-    kind: None for the untuned LLM, "plain" for LLM' (which was taught the preset's way only). Columns: name, value
-    (NDCG@5 within the lists), ci_low, ci_high, lists, tokens_read, tokens_written, seconds; likelihood stands there
-    with its prior and without.
+    Columns: name, value (NDCG@5 within the lists), ci_low, ci_high, lists, tokens_read, tokens_written, seconds;
+    likelihood stands there with its prior and without.
     """
     known = backbone(run, name, "base", seed).part("valid")
     rows = []
     for mode in ranking.MODES:
-        scores, cost = way_scores(run, name, mode, kind, seed)
+        scores, cost = way_scores(run, name, mode, seed)
         ways = {mode: scores}
         if mode == "likelihood":
             ways = {"likelihood less prior": scores, "likelihood": scores.assign(utility=scores["log_p"])}

@@ -536,15 +536,15 @@ def _ask(
     return pd.DataFrame({"key": found["key"], "item": np.array(items, dtype=np.int64), "utility": found["utility"]})
 
 
-def way_scores(run: Run, name: str, mode: str, kind: str | None, seed: int) -> tuple[pd.DataFrame, dict]:
-    """Validation lists ranked in one of the ways: key, item, log_p (what the LLM gave), utility; and what it cost.
+def way_scores(run: Run, name: str, mode: str, seed: int) -> tuple[pd.DataFrame, dict]:
+    """Validation lists ranked in one of the ways by the untuned LLM: key, item, log_p (what it gave), utility, cost.
 
-    `scores/ways/<name>-<kind>-<mode>-s<seed>.parquet`
+    `scores/ways/<name>-<mode>-s<seed>.parquet`
     """
-    path = run.folder / "scores" / "ways" / f"{name}-{kind or 'untuned'}-{mode}-s{seed}.parquet"
+    path = run.folder / "scores" / "ways" / f"{name}-{mode}-s{seed}.parquet"
 
     def make() -> pd.DataFrame:
-        llm, told = llm_of(run, kind, seed), prepare(run).told
+        llm, told = llm_of(run, None, seed), prepare(run).told
         known = backbone(run, name, "base", seed).part("valid")
         lists = instructions.with_target(instructions.lists(known.cases, known.items))
         asked = [instructions.ranking_prompt(llm, told, each, run.preset.prompts.history, None, mode) for each in lists]

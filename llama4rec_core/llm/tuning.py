@@ -29,7 +29,7 @@ from transformers.trainer_callback import PrinterCallback
 from llama4rec_core.files import explained, whole_folder, write_frame, write_json
 from llama4rec_core.llm.engine import Prompt, Row
 from llama4rec_core.llm.lessons import Example, Question, TuningSettings
-from llama4rec_core.llm.weights import LLM
+from llama4rec_core.llm.weights import LLM, quiet_peft
 from llama4rec_core.progress import Progress
 
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -154,17 +154,16 @@ def tune(llm: LLM, examples: Sequence[Example], settings: TuningSettings, folder
     if settings.method == "lora":
         n_layers = model.config.num_hidden_layers
         tuned = list(range(n_layers - round(n_layers * settings.layers), n_layers))
-        model = get_peft_model(
-            model,
-            LoraConfig(
-                r=settings.rank,
-                lora_alpha=2 * settings.rank,
-                lora_dropout=0.0,
-                target_modules=LINEAR,
-                layers_to_transform=tuned,
-                task_type="CAUSAL_LM",
-            ),
+        asked = LoraConfig(
+            r=settings.rank,
+            lora_alpha=2 * settings.rank,
+            lora_dropout=0.0,
+            target_modules=LINEAR,
+            layers_to_transform=tuned,
+            task_type="CAUSAL_LM",
         )
+        with quiet_peft():
+            model = get_peft_model(model, asked)
     elif settings.method != "full":
         raise ValueError(f"tuning method {settings.method!r} is unknown: it is 'lora' or 'full'")
     arguments = TrainingArguments(

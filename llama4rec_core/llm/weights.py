@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -103,14 +104,21 @@ def load(name: str, adapter: Path | None = None, merge: bool = True) -> LLM:
     if adapter is not None and not tuned_whole:
         from peft import PeftModel
 
-        with warnings.catch_warnings():  # peft asks transformers by a name that is being renamed
-            warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
+        with quiet_peft():
             model = PeftModel.from_pretrained(model, adapter)
         if merge:
             model = model.merge_and_unload()
     model = model.to(where).eval()
     digest = folder_sha256(folder) if folder is not None else str(getattr(model.config, "_commit_hash", None))
     return LLM(name, model, tokenizer, digest)
+
+
+@contextmanager
+def quiet_peft():
+    """Without the warning that peft asks transformers by a name that is being renamed."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
+        yield
 
 
 def settle_kernels() -> None:
