@@ -9,6 +9,7 @@ from llama4rec_core.augmentation.prompt import sequences
 from llama4rec_core.data import load, split
 from llama4rec_core.instructions import List, ranking_prompt
 from llama4rec_core.llm import prompts
+from llama4rec_core.llm.attention import tree_attention
 from llama4rec_core.llm.engine import Branch, Prompt, Row, generate, rows, score_row
 
 FILMS = ["Toy Story", "Alien", "The Godfather", "Fargo", "Il Postino", "Jurassic Park", "Heat", "Sense and Sensibility"]
@@ -37,6 +38,29 @@ def test_a_row_is_a_tree():
         [0, 0, 0, 0, 0, 1, 1],
     ]
     assert row.before_branch(prompts, 0, 0) == [1, 2] and row.before_branch(prompts, 0, 1) == [1]
+
+
+def test_tree_attention_is_masked_attention():
+    """Prompts with prefix and branches, without a prefix, without branches; grouped keys; against the whole mask."""
+    prompts = [
+        Prompt("a", (1, 2, 3), (Branch((3, 4), 2), Branch((5,), 1))),
+        Prompt("b", (), (Branch((7, 8), 2),)),
+        Prompt("c", (1, 2), ()),
+    ]
+    row = Row.of(prompts)
+    assert row.trees == [(0, 3, 6), (6, 6, 8), (8, 10, 10)]
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(1, heads, 10, 4, requires_grad=True) for heads in (6, 2, 2))
+    module = torch.nn.Module()
+    module.num_key_value_groups = 3
+    found, _ = tree_attention(module, query, key, value, row.mask[None, None], scaling=0.3, trees=row.trees)
+    wide = (each.repeat_interleave(3, dim=1) for each in (key, value))
+    scores = (query @ next(wide).transpose(2, 3) * 0.3).masked_fill(~row.mask, -torch.inf)
+    expected = (torch.softmax(scores, dim=-1) @ next(wide)).transpose(1, 2)
+    assert torch.allclose(found, expected, atol=1e-5)
+    weight = torch.randn_like(expected)
+    ours, theirs = (torch.autograd.grad((each * weight).sum(), (query, key, value)) for each in (found, expected))
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(ours, theirs, strict=True))
 
 
 @torch.inference_mode()

@@ -58,10 +58,11 @@ class Row:
     positions: torch.Tensor  # [T], restarting at each prompt and at each branch
     mask: torch.Tensor  # [T, T] bool, True where the row's token may look at the column's
     starts: list[tuple[int, list[int]]]  # per prompt: where its prefix and each of its branches begin
+    trees: list[tuple[int, int, int]]  # per prompt: where its prefix begins, where its branches begin, where they end
 
     @classmethod
     def of(cls, prompts: Sequence[Prompt]) -> Row:
-        tokens, positions, owner, twig, starts = [], [], [], [], []
+        tokens, positions, owner, twig, starts, trees = [], [], [], [], [], []
         for p, prompt in enumerate(prompts):
             begin, branch_begins = len(tokens), []
             for b, part in enumerate([prompt.prefix, *(branch.tokens for branch in prompt.branches)]):
@@ -73,11 +74,12 @@ class Row:
                 owner.extend([p] * len(part))
                 twig.extend([b] * len(part))
             starts.append((begin, branch_begins))
+            trees.append((begin, begin + len(prompt.prefix), len(tokens)))
         owner, twig = torch.tensor(owner), torch.tensor(twig)
         same_prompt = owner[:, None] == owner[None, :]
         visible = (twig[None, :] == 0) | (twig[:, None] == twig[None, :])
         mask = torch.tril(same_prompt & visible)
-        return cls(torch.tensor(tokens), torch.tensor(positions), mask, starts)
+        return cls(torch.tensor(tokens), torch.tensor(positions), mask, starts, trees)
 
     def before_branch(self, prompts: Sequence[Prompt], p: int, b: int) -> list[int]:
         """The places whose next-token predictions are the tokens of branch b of prompt p: the prefix's last, then its
@@ -110,6 +112,7 @@ def hidden_states(model, row: Row) -> torch.Tensor:
         input_ids=row.tokens[None].to(model.device),
         position_ids=row.positions[None].to(model.device),
         attention_mask=row.mask[None, None].to(model.device),  # [1, 1, T, T]: used as it is
+        trees=row.trees,
         use_cache=False,
     ).last_hidden_state[0]
 

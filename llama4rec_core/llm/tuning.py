@@ -67,6 +67,7 @@ def collate(batch: Sequence[Sequence[Example]]) -> dict[str, torch.Tensor]:
         "input_ids": row.tokens[None],
         "position_ids": row.positions[None],
         "attention_mask": row.mask[None, None],
+        "trees": row.trees,
         "logits_to_keep": places,
         "labels": table,
     }

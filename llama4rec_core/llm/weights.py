@@ -83,6 +83,8 @@ def load(name: str, adapter: Path | None = None, merge: bool = True) -> LLM:
     from transformers import AutoModelForCausalLM, AutoTokenizer  # seconds to import: only where an LLM is loaded
     from transformers.utils import logging
 
+    from llama4rec_core.llm import attention  # noqa: F401  registers "tree"
+
     logging.disable_progress_bar()
     settle_kernels()
     folder = smollm2() if name == SMOLLM2 else Path(name) if Path(name).is_dir() else None
@@ -97,7 +99,7 @@ def load(name: str, adapter: Path | None = None, merge: bool = True) -> LLM:
     model = AutoModelForCausalLM.from_pretrained(
         weights_at,
         dtype=torch.float32 if where.type == "cpu" else torch.bfloat16,
-        attn_implementation="sdpa",
+        attn_implementation="tree",
         use_safetensors=True,
         trust_remote_code=False,
     )

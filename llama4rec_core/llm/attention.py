@@ -1,0 +1,51 @@
+"""Attention of a packed row of trees, computed where a tree can look and nowhere else.
+
+A row of T tokens holds several prompts, and no prompt sees another, so of the T x T products most are masked. Here a
+prompt's prefix attends to itself alone (causal, no mask), and its branches to the prefix and themselves (masked).
+Registered with `transformers` under the name "tree"; without `trees` it is the library's own "sdpa".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+
+def tree_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    trees: Sequence[tuple[int, int, int]] | None = None,
+    **kwargs,
+) -> tuple[torch.Tensor, None]:
+    """query [1, heads, T, D]; key, value [1, heads / groups, T, D]; attention_mask [1, 1, T, T] bool.
+
+    trees: of every prompt in turn, where its prefix begins, where that ends and its branches begin, where they end.
+    Returns [1, T, heads, D].
+    """
+    if trees is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+    groups = getattr(module, "num_key_value_groups", 1)
+    key, value = repeat_kv(key, groups), repeat_kv(value, groups)
+    out = []
+    for begin, middle, end in trees:
+        prefix, branches, whole = slice(begin, middle), slice(middle, end), slice(begin, end)
+        if begin < middle:
+            q, k, v = (each[:, :, prefix] for each in (query, key, value))
+            out.append(F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling))
+        if middle < end:
+            q, k, v = query[:, :, branches], key[:, :, whole], value[:, :, whole]
+            out.append(F.scaled_dot_product_attention(q, k, v, attention_mask[:, :, branches, whole], scale=scaling))
+    return torch.cat(out, dim=2).transpose(1, 2), None
+
+
+AttentionInterface.register("tree", tree_attention)
+AttentionMaskInterface.register("tree", sdpa_mask)
