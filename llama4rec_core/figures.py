@@ -158,6 +158,23 @@ def training_curve(log: pd.DataFrame, title: str = "Training") -> Figure:
     return _finish(fig, title, note)
 
 
+def all_curves(logs: dict[str, list[pd.DataFrame]], title: str = "Validation by epoch, one line a seed") -> Figure:
+    """One panel for each backbone: its validation metric by epoch in each seed's log (columns epoch, loss, the metric
+    under its own name), the kept epochs marked. Epochs go to the right as far as patience let them."""
+    fig, axes = _panels(len(logs))
+    fig.set_size_inches(8.0, 0.9 + 1.75 * (-(-len(logs) // 3)))
+    for ax, (name, seeds) in zip(axes, logs.items(), strict=True):
+        for log in seeds:
+            (metric,) = (c for c in log.columns if c not in ("epoch", "loss", "seconds"))
+            ax.plot(log["epoch"], log[metric], color=BLUE, linewidth=1.2, alpha=0.6)
+            best = log.loc[log[metric].idxmin() if metric.upper() in ERRORS else log[metric].idxmax()]
+            ax.plot(best["epoch"], best[metric], marker="D", markersize=5, color=RED, markeredgecolor="white")
+        ax.set_title(name)
+        ax.set(xlabel="epoch", ylabel=metric.upper())
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    return _finish(fig, title, "diamonds: the epochs whose weights are kept")
+
+
 def within_list(results: pd.DataFrame, k: int = 5, title: str = "Does the LLM order the candidates?") -> Figure:
     """Within-list NDCG@k of random order, the untuned and the tuned LLM (or any names).
 

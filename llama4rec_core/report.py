@@ -18,7 +18,7 @@ from importlib.metadata import version
 
 import pandas as pd
 
-from llama4rec_core import paths, tables
+from llama4rec_core import figures, paths, tables
 from llama4rec_core.backbones import BACKBONES, YARDSTICKS
 from llama4rec_core.files import read_json, write_frame, write_json, write_text
 from llama4rec_core.llm import cost
@@ -116,7 +116,7 @@ def variant(run: Run, name: str) -> Run:
 
 def base_rows(run: Run) -> dict[str, pd.DataFrame]:
     """Base rows of every backbone and seed that has been fitted, also under VARIANTS, as Tables 2-4 in `base/`, with a
-    record of what made them in `base.json`."""
+    record of what made them in `base.json` and their training curves in one figure."""
     runs = [run] + [variant(run, name) for name in VARIANTS if (paths.runs() / f"{run.preset.name}-{name}").exists()]
     frames: dict[str, list[pd.DataFrame]] = {}
     made = []
@@ -135,6 +135,11 @@ def base_rows(run: Run) -> dict[str, pd.DataFrame]:
         tables.write(table, run.folder / "base" / f"{TABLES[task]}.csv", caption(run, task))
         out[TABLES[task]] = table
     write_json(run.folder / "base.json", made)
+    logs: dict[str, list[pd.DataFrame]] = {}
+    for name in (name for name in BACKBONES if name not in YARDSTICKS):
+        for path in sorted((run.folder / "backbones").glob(f"{name}-s*/base/log.csv")):
+            logs.setdefault(name, []).append(pd.read_csv(path))
+    figures.save(figures.all_curves(logs), run.folder / "figures" / "base_curves.png")
     return out
 
 
@@ -142,10 +147,10 @@ def publish(run: Run) -> pd.DataFrame:
     """Merge the run's tables and Base rows by key into `results/tables/`; copy its figures and record beside them."""
     made = [folder for folder in (run.folder / "base", run.folder / "tables") if folder.exists()]
     done = pd.concat([tables.publish(folder, paths.results() / "tables") for folder in made])
-    figures = paths.results() / "figures" / run.preset.name
-    figures.mkdir(parents=True, exist_ok=True)
+    pictures = paths.results() / "figures" / run.preset.name
+    pictures.mkdir(parents=True, exist_ok=True)
     for path in sorted((run.folder / "figures").glob("*.png")):
-        shutil.copy(path, figures / path.name)
+        shutil.copy(path, pictures / path.name)
     for name in ("run", "base"):
         if (run.folder / f"{name}.json").exists():
             record = paths.results() / "recorded" / f"{name}-{run.preset.name}.json"

@@ -53,6 +53,9 @@ FIGURES = {
     "alpha_heatmap": lambda: figures.alpha_heatmap(GRID, "NDCG@5"),
     "weight_curve": lambda: figures.weight_curve(USERS),
     "training_curve": lambda: figures.training_curve(LOG),
+    "all_curves": lambda: figures.all_curves(
+        {"SASRec": [LOG, LOG], "MF": [LOG], "NFM": [LOG], "DCN": [LOG], "SGL": [LOG]}
+    ),
     "within_list": lambda: figures.within_list(LISTS),
     "head_tail": lambda: figures.head_tail(GROUPS, "HR@5"),
     "by_minute": lambda: figures.by_minute(CURVE, 0.295),
