@@ -6,7 +6,8 @@
 Writes results/benchmarks/backbones.csv: the rows of the parts that were run, and the others as they were. `ratio` is
 the peer's time by ours. RecBole is installed into a throw-away virtual environment that this script makes.
 
-Same quality: the time until the worse of the two best validation values is first reached.
+Same quality: the time until the worse of the two best validation values is first reached. A peer trains for at most
+LIMIT seconds a model.
 """
 
 import argparse
@@ -31,6 +32,7 @@ from llama4rec_core.backbones import TrainingData, fit, settings_of, top_k
 from llama4rec_core.backbones.fit import BACKBONES
 from llama4rec_core.backbones.rating import FeatureModel
 
+LIMIT = 180.0
 COLUMNS = ["part", "what", "ours_s", "peer", "peer_s", "ratio", "ours_metric", "peer_metric", "unit"]
 
 
@@ -114,7 +116,7 @@ def _deepctr_fit(name: str, data: TrainingData, valid: pd.DataFrame, settings) -
         error = np.clip(model.predict(x_valid, 4096)[:, 0] + mean, *data.scale) - valid["rating"].to_numpy()
         out.append({"seconds": seconds, "value": float(np.sqrt(np.square(error).mean()))})
         best = epoch if out[epoch]["value"] < out[best]["value"] else best
-        if epoch - best >= settings.patience:
+        if epoch - best >= settings.patience or seconds > LIMIT:
             break
     return pd.DataFrame(out)
 
@@ -166,8 +168,8 @@ for epoch in range(300):
 """
 
 
-def recbole_rows(limit: float = 240.0) -> list[dict]:
-    """RecBole's own loop on the same ratings: at most `limit` seconds of training a model."""
+def recbole_rows() -> list[dict]:
+    """RecBole's own loop on the same ratings."""
     data, valid = ml_100k()
     out = []
     with tempfile.TemporaryDirectory() as folder:
@@ -180,7 +182,7 @@ def recbole_rows(limit: float = 240.0) -> list[dict]:
             more = {"learning_rate": settings.lr}
             more |= TRANSFORMER if ours in ("SASRec", "BERT4Rec") else {"train_batch_size": settings.batch_size}
             places = [str(folder / "data"), str(folder / "saved")]
-            command = [python, "peer.py", theirs, json.dumps(more), *places, str(limit)]
+            command = [python, "peer.py", theirs, json.dumps(more), *places, str(LIMIT)]
             found = subprocess.run(command, cwd=folder, capture_output=True, text=True)
             rows = [json.loads(line[4:]) for line in found.stdout.splitlines() if line.startswith("ROW ")]
             if not rows:
