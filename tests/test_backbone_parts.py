@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llama4rec_core.backbones import TrainingData, settings_of
+from llama4rec_core.backbones import TrainingData, rating, settings_of
 from llama4rec_core.backbones.bert4rec import BERT4Rec, BERT4RecSettings, cloze
 from llama4rec_core.backbones.cl4srec import CL4SRec, CL4SRecSettings, crop, masked, reorder
 from llama4rec_core.backbones.contrast import info_nce
@@ -345,10 +345,8 @@ def feature_model(name: str, **change):
             parameter.normal_(0, 0.5)
     users, rows = torch.tensor([0, 1, 2]), torch.tensor([3, 0, 1])
     genres = torch.tensor([2, 1, 2])  # b, a, b; code 0 is "unknown"
-    table, first = module.model.embedding_dict, module.model.linear_model.embedding_dict
-    fields = (("user", users), ("item", rows), ("item_genre", genres))
-    v = torch.stack([table[field].weight[codes] for field, codes in fields], dim=1)  # [B, F, D]
-    linear = sum(first[field].weight[codes] for field, codes in fields)[:, 0]  # [B]
+    x = module.table[torch.stack([users, 3 + rows, 7 + genres], dim=1)]  # [B, F, D + 1]; 3 users, then 4 items
+    v, linear = x[..., :-1], x[..., -1].sum(dim=1)
     given_ = module.rate(users, rows)
     return module.model, v.detach(), (given_ - module.mean - linear - module.model.out.bias).detach()
 
@@ -410,3 +408,42 @@ def test_autoint_lets_features_attend_to_each_other():
     attended = torch.relu(torch.cat(heads, dim=-1) + v @ layer.W_Res)
     expected = model.dnn_linear(torch.cat([attended.flatten(1), model.dnn(v.flatten(1))], dim=1))[:, 0]
     torch.testing.assert_close(rest, expected)
+
+
+@pytest.mark.parametrize("name", ["DeepFM", "NFM", "DCN", "AFM", "xDeepFM", "AutoInt"])
+def test_one_table_is_deepctrs_own_tables(name):
+    """The whole model against deepctr-torch's own with the weights copied; one column holds several values."""
+    items = pd.DataFrame({"year": ["1990", "1991", "1990", ""], "genres": ["a|b", "", "c", "a|b|c"]})
+    users = pd.DataFrame({"age": ["18", "25", "18"]})
+    data = TrainingData(3, 4, [0, 0, 1, 2], [0, 1, 2, 3], [5, 4, 3, 2], user_features=users, item_features=items)
+    small = settings_of(name, {"dim": 4})
+    torch.manual_seed(0)
+    module = BACKBONES[name].module(data, small).eval()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.normal_(0, 0.5)
+    fields = rating.fields_of("user", 3, users) + rating.fields_of("item", 4, items)
+    plain = BACKBONES[name].module.keywords["make"](rating.columns_of(fields, 4), small).eval()
+    plain.load_state_dict(module.model.state_dict(), strict=False)
+    table, first = module.table.detach(), 0
+    with torch.no_grad():
+        for field in fields:
+            rows = table[first : first + field.size]
+            plain.embedding_dict[field.name].weight.copy_(rows[:, :-1])
+            plain.linear_model.embedding_dict[field.name].weight.copy_(rows[:, -1:])
+            first += field.size
+        asked, about = torch.tensor([0, 1, 2, 0]), torch.tensor([0, 1, 2, 3])
+        codes = [field.codes[asked if n < 2 else about] for n, field in enumerate(fields)]
+        given = torch.from_numpy(np.concatenate(codes, axis=1)).float()
+        order = list(plain.feature_index)
+        assert order == [field.name for field in fields]
+        torch.testing.assert_close(module.rate(asked, about) - module.mean, plain(given)[:, 0], atol=1e-5, rtol=1e-4)
+
+
+def test_byte_dropout_keeps_what_it_says_and_the_mean():
+    torch.manual_seed(0)
+    dropout, x = rating.ByteDropout(0.25), torch.ones(1000, 77)
+    found = dropout(x)
+    assert found.unique().tolist() == pytest.approx([0, 256 / 192]) and abs(float(found.mean()) - 1) < 0.01
+    assert abs(float((found == 0).float().mean(dim=0).std()) - (0.25 * 0.75 / 1000) ** 0.5) < 0.004
+    assert (dropout.eval()(x) == x).all() and (rating.ByteDropout(0.0)(x) == x).all()

@@ -1,15 +1,16 @@
 """Direct recommendation: MF and LightGCN, both trained with BPR on D' = D + {(u, i+, i-)} (equation 3)."""
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.sparse
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from .fit import BACKBONES, Backbone, NegativeSampler, TrainingData
+from .sparse import csr, product
 
 
 def bpr_loss(positive: torch.Tensor, negative: torch.Tensor) -> torch.Tensor:
@@ -86,33 +87,17 @@ def normalised_adjacency(users: np.ndarray, items: np.ndarray, n_users: int, n_i
     user, item = np.divmod(np.unique(users * n_items + items), n_items)
     rows, columns = np.concatenate([user, item + n_users]), np.concatenate([item + n_users, user])
     degree = np.bincount(rows, minlength=n_users + n_items)
-    values = 1 / np.sqrt(degree[rows] * degree[columns])
+    values = (1 / np.sqrt(degree[rows] * degree[columns])).astype(np.float32)
     order = np.lexsort((columns, rows))
     start = np.concatenate([[0], np.cumsum(degree)])
-    parts = (torch.from_numpy(x) for x in (start, columns[order], values[order].astype(np.float32)))
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-        return torch.sparse_csr_tensor(*parts, size=(n_users + n_items,) * 2, check_invariants=True)
-
-
-class _SymmetricProduct(torch.autograd.Function):
-    """A @ x for a symmetric sparse A; its gradient is A @ g. torch would transpose A at each step, ten times slower."""
-
-    @staticmethod
-    def forward(ctx, adjacency, x):
-        ctx.adjacency = adjacency
-        return adjacency @ x
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return None, ctx.adjacency @ gradient
+    return csr(scipy.sparse.csr_array((values[order], columns[order], start), shape=(n_users + n_items,) * 2))
 
 
 def hops(adjacencies: Sequence[torch.Tensor], e: torch.Tensor) -> torch.Tensor:
     """E^0, A_1 E^0, A_2 A_1 E^0, ..., one hop for each of the L adjacencies: [U + I, L + 1, D]."""
     out = [e]
     for adjacency in adjacencies:
-        out.append(_SymmetricProduct.apply(adjacency, out[-1]))
+        out.append(product(adjacency, adjacency, out[-1]))
     return torch.stack(out, dim=1)
 
 
@@ -120,7 +105,7 @@ def propagate(adjacencies: Sequence[torch.Tensor], e: torch.Tensor) -> torch.Ten
     """The mean of `hops`, (E^0 + ... + E^L) / (L + 1), [U + I, D], without keeping them."""
     total = e
     for adjacency in adjacencies:
-        e = _SymmetricProduct.apply(adjacency, e)
+        e = product(adjacency, adjacency, e)
         total = total + e
     return total / (len(adjacencies) + 1)
 

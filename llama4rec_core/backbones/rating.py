@@ -10,11 +10,13 @@ from types import ModuleType
 
 import numpy as np
 import pandas as pd
+import scipy.sparse
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from .fit import BACKBONES, Backbone, TrainingData
+from .sparse import csr, product
 
 NO_FEATURES = ("user_id", "item_id", "title")  # columns that name a row; the row number is the feature already
 
@@ -125,7 +127,7 @@ class XDeepFMSettings:
     lr: float = 0.002
     batch_size: int = 1024
     epochs: int = 20
-    patience: int = 3
+    patience: int = 5
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ class AutoIntSettings:
     lr: float = 0.002
     batch_size: int = 1024
     epochs: int = 20
-    patience: int = 3
+    patience: int = 5
 
 
 def made(module: str, name: str, columns: list, settings, **more) -> nn.Module:
@@ -185,48 +187,113 @@ def xdeepfm(columns: list, s: XDeepFMSettings) -> nn.Module:
 
 def autoint(columns: list, s: AutoIntSettings) -> nn.Module:
     """AutoInt (Song et al., CIKM 2019): y = w . x + w_o . [self-attention among v_1, ..., v_F; MLP(v_1, ..., v_F)]."""
-    model = made("autoint", "AutoInt", columns, s, dnn_hidden_units=s.hidden, dnn_dropout=s.dropout,
-                 att_layer_num=s.layers, att_head_num=s.heads)  # fmt: skip
-    # the only one of the six whose constructor has no l2_reg_linear
-    model.add_regularization_weight(model.linear_model.parameters(), l2=s.l2_linear)
-    return model
+    return made("autoint", "AutoInt", columns, s, dnn_hidden_units=s.hidden, dnn_dropout=s.dropout,
+                att_layer_num=s.layers, att_head_num=s.heads)  # fmt: skip
+
+
+def columns_of(fields: list[Field], dim: int) -> list:
+    """deepctr-torch's description of the fields, multi-valued ones averaged."""
+    inputs, columns = deepctr("inputs"), []
+    for field in fields:
+        column = inputs.SparseFeat(field.name, field.size, embedding_dim=dim)
+        several = field.codes.shape[1]
+        columns.append(inputs.VarLenSparseFeat(column, maxlen=several, combiner="mean") if several > 1 else column)
+    return columns
+
+
+class FirstOrder(nn.Module):
+    """w . x, from embeddings [B, F, D + 1] whose last entry is the first-order weight: [B, 1]."""
+
+    def forward(self, x):
+        return x[..., -1].sum(dim=1, keepdim=True)
+
+
+class ByteDropout(nn.Module):
+    """Dropout with p rounded to a 256th, by random bytes of which a CPU draws eight at a time."""
+
+    def __init__(self, p: float):
+        super().__init__()
+        self.below = round(256 * p)
+
+    def forward(self, x):
+        if not self.training or not self.below:
+            return x
+        drawn = torch.empty(-(-x.numel() // 8), dtype=torch.int64).random_(-(2**63), None).view(torch.uint8)
+        kept = (drawn[: x.numel()].view(x.shape) >= self.below).float()
+        return x * kept.mul_(256 / (256 - self.below))
 
 
 class FeatureModel(nn.Module):
     """r_ui = mu + y(x_ui), mu the mean training rating and y a deepctr-torch model of user u's and item i's features.
 
     x_ui holds the two ids and every feature column; a column with "|" in it is multi-valued, its embeddings averaged.
-    loss = mean (r_ui - y)^2 + the model's own L2 terms.
+    loss = mean (r_ui - y)^2 + l2_embedding |V|^2 + l2_linear |w|^2 + the model's own L2 terms.
+
+    What the model makes of the embeddings is deepctr-torch's; looking them up is not. There each of the F features has
+    two tables and is looked up for each rating. Here V and w are the columns of one table, what belongs to each user
+    and each item is put together by a sparse product once a step, and a rating takes one row of each.
     """
 
     def __init__(self, data: TrainingData, settings, make: Callable[[list, object], nn.Module]):
         super().__init__()
         users = fields_of("user", data.n_users, data.user_features)
         items = fields_of("item", data.n_items, data.item_features)
-        inputs = deepctr("inputs")
-        columns = []
-        for field in users + items:
-            column = inputs.SparseFeat(field.name, field.size, embedding_dim=settings.dim)
-            several = field.codes.shape[1]
-            columns.append(inputs.VarLenSparseFeat(column, maxlen=several, combiner="mean") if several > 1 else column)
-        self.data, self.model = data, make(columns, settings)
+        self.data, self.settings = data, settings
+        self.model = make(columns_of(users + items, settings.dim), settings)
+        self.model.embedding_dict, self.model.linear_model = nn.ModuleDict(), FirstOrder()
+        self.model.input_from_feature_columns = self._looked_up
+        self.model.regularization_weight = self.model.regularization_weight[2:]  # of the two tables: the loss's own
+        for parent in list(self.model.modules()):
+            for name, child in parent.named_children():
+                if isinstance(child, nn.Dropout):
+                    setattr(parent, name, ByteDropout(child.p))
+        size = sum(field.size for field in users + items)
+        v, w = 0.01 * torch.randn(size, settings.dim), 1e-4 * torch.randn(size, 1)
+        self.table = nn.Parameter(torch.cat([v, w], dim=1))  # [all features' values, D + 1]
+        self.user_pool = pool(users, 0, size)
+        self.item_pool = pool(items, sum(field.size for field in users), size)
         self.register_buffer("mean", torch.tensor(data.ratings.mean(dtype=np.float64)).float())
-        for side, fields in (("user_rows", users), ("item_rows", items)):  # [U, F_u], [I, F_i]: deepctr wants floats
-            rows = torch.from_numpy(np.concatenate([field.codes for field in fields], axis=1)).float()
-            self.register_buffer(side, rows, persistent=False)
+
+    def _looked_up(self, x, *_, support_dense: bool = True) -> tuple[list[torch.Tensor], list]:
+        """What deepctr-torch's models ask for: F embeddings [B, 1, D], and no dense features. All but AFM, which takes
+        no dense ones, only concatenate them: they are given as the one tensor [B, F, D] that they are."""
+        v = x[..., :-1].contiguous()
+        return [v] if support_dense else list(v.split(1, dim=1)), []
 
     def examples(self, rng):
         return self.data.users, self.data.items, self.data.ratings
 
     def loss(self, users, items, ratings):
-        return F.mse_loss(self.rate(users, items), ratings) + self.model.get_regularization_loss().squeeze()
+        v, w, asked = self.table[:, :-1], self.table[:, -1], self.settings
+        tables = asked.l2_embedding * v.square().sum() + asked.l2_linear * w.square().sum()
+        return F.mse_loss(self.rate(users, items), ratings) + tables + self.model.get_regularization_loss().squeeze()
 
     def rate(self, users, items):
-        x = torch.cat([self.user_rows[users], self.item_rows[items]], dim=1)  # [B, F]
-        return self.mean + self.model(x).squeeze(1)  # [B]
+        u = product(*self.user_pool, self.table).view(self.data.n_users, -1)  # [U, F_u (D + 1)]
+        i = product(*self.item_pool, self.table).view(self.data.n_items, -1)  # [I, F_i (D + 1)]
+        x = torch.cat([F.embedding(users, u), F.embedding(items, i)], dim=1)  # [B, F (D + 1)]
+        return self.mean + self.model(x.view(len(x), -1, self.table.shape[1])).squeeze(1)  # [B]
 
     def user_embeddings(self, histories=None):
-        return self.model.embedding_dict["user"].weight  # [U, D]
+        return self.table[: self.data.n_users, :-1]  # [U, D]
+
+
+def pool(fields: list[Field], first: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The mean over each field's values as a sparse matrix [R F, size], row r F + f for row r's field f, and its
+    transpose. first: the table's row of the first field's code 0; in a field of several values code 0 fills up."""
+    count = len(fields[0].codes)
+    rows, columns, values = [], [], []
+    for f, field in enumerate(fields):
+        several = field.codes.shape[1] > 1
+        there = field.codes > 0 if several else np.ones_like(field.codes, dtype=bool)
+        row, place = np.nonzero(there)
+        rows.append(row * len(fields) + f)
+        columns.append(first + field.codes[row, place])
+        values.append(1 / there.sum(axis=1)[row])
+        first += field.size
+    values, rows, columns = (np.concatenate(part) for part in (values, rows, columns))
+    matrix = scipy.sparse.csr_array((values.astype(np.float32), (rows, columns)), shape=(count * len(fields), size))
+    return csr(matrix), csr(matrix.T.tocsr())
 
 
 for _name, _make, _settings in (

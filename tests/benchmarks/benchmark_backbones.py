@@ -28,9 +28,8 @@ import table
 import torch
 
 from llama4rec_core import data as sources
-from llama4rec_core.backbones import TrainingData, fit, settings_of, top_k
+from llama4rec_core.backbones import TrainingData, fit, rating, settings_of, top_k
 from llama4rec_core.backbones.fit import BACKBONES
-from llama4rec_core.backbones.rating import FeatureModel
 
 LIMIT = 180.0
 COLUMNS = ["part", "what", "ours_s", "peer", "peer_s", "ratio", "ours_metric", "peer_metric", "unit"]
@@ -96,15 +95,18 @@ def deepctr_rows() -> list[dict]:
 def _deepctr_fit(name: str, data: TrainingData, valid: pd.DataFrame, settings) -> pd.DataFrame:
     """The same network with deepctr-torch's compile and fit: its data loader, its metrics; one epoch a call."""
     torch.manual_seed(0)
-    module: FeatureModel = BACKBONES[name].module(data, settings)
-    model = module.model
+    users = rating.fields_of("user", data.n_users, data.user_features)
+    items = rating.fields_of("item", data.n_items, data.item_features)
+    columns = rating.columns_of(users + items, settings.dim)
+    model = BACKBONES[name].module.keywords["make"](columns, settings)
     model.compile(torch.optim.Adam(model.parameters(), lr=settings.lr), "mse", metrics=["mse"])
+    of_users, of_items = (np.concatenate([field.codes for field in fields], axis=1) for fields in (users, items))
 
     def inputs(users, items) -> dict[str, np.ndarray]:
-        table = np.concatenate([module.user_rows[users].numpy(), module.item_rows[items].numpy()], axis=1)
+        table = np.concatenate([of_users[users], of_items[items]], axis=1)
         return {key: table[:, slice(*at)].squeeze() for key, at in model.feature_index.items()}
 
-    mean = float(module.mean)
+    mean = float(data.ratings.mean(dtype=np.float64))
     x, y = inputs(data.users, data.items), (data.ratings - mean)[:, None]
     x_valid = inputs(valid["user"].to_numpy(), valid["item"].to_numpy())
     out, seconds, best = [], 0.0, 0
