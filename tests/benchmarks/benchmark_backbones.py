@@ -20,6 +20,7 @@ import tempfile
 import textwrap
 import time
 import venv
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -79,17 +80,14 @@ def compare(part, name, ours: pd.DataFrame, peer: str, theirs: pd.DataFrame, tar
 # --- deepctr-torch's own fit -----------------------------------------------------------------------------------------
 
 
-def deepctr_rows() -> list[dict]:
+def deepctr_rows() -> Iterator[dict]:
     data, valid = ml_100k()
-    out = []
     for name in (name for name, each in BACKBONES.items() if each.task == "rating" and name != "Bias"):
         settings = settings_of(name)
         log = fit(name, data, valid, 0).log
         ours = pd.DataFrame({"seconds": log["seconds"], "value": log["rmse"]})
         theirs = _deepctr_fit(name, data, valid, settings)
-        out += compare("deepctr", name, ours, "deepctr-torch fit", theirs, len(data.users), False)
-        print(pd.DataFrame(out[-2:]).to_string(), flush=True)
-    return out
+        yield from compare("deepctr", name, ours, "deepctr-torch fit", theirs, len(data.users), False)
 
 
 def _deepctr_fit(name: str, data: TrainingData, valid: pd.DataFrame, settings) -> pd.DataFrame:
@@ -170,10 +168,9 @@ for epoch in range(300):
 """
 
 
-def recbole_rows() -> list[dict]:
+def recbole_rows() -> Iterator[dict]:
     """RecBole's own loop on the same ratings."""
     data, valid = ml_100k()
-    out = []
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         python = _recbole_environment(folder / "venv")
@@ -192,16 +189,14 @@ def recbole_rows() -> list[dict]:
                 continue
             log = fit(ours, data, valid, 0).log
             mine = pd.DataFrame({"seconds": log["seconds"], "value": log["ndcg@10"]})
-            out += compare("recbole", ours, mine, f"RecBole {theirs}", pd.DataFrame(rows), len(data.users), True)
+            yield from compare("recbole", ours, mine, f"RecBole {theirs}", pd.DataFrame(rows), len(data.users), True)
             fitted, users = fit(ours, data, None, 0, {"epochs": 1}), valid["user"].to_numpy()
             start = time.perf_counter()
             top_k(fitted, users, [data.histories[u] for u in users], [data.histories[u] for u in users], 10)
             seconds = time.perf_counter() - start
             peer_s = float(np.median([each["ranking"] for each in rows]))
             what = f"{ours}: full ranking of {len(users)} users"
-            out.append(row("recbole", what, seconds, "seconds", f"RecBole {theirs}", peer_s))
-            print(pd.DataFrame(out[-3:]).to_string(), flush=True)
-    return out
+            yield row("recbole", what, seconds, "seconds", f"RecBole {theirs}", peer_s)
 
 
 def _recbole_file(path: Path) -> None:
@@ -236,14 +231,14 @@ def made_up(n_users: int, n_items: int, n: int, seed: int = 0) -> TrainingData:
     return TrainingData(n_users, n_items, users, items, np.ones(n, dtype=np.float32))
 
 
-def ranking_rows() -> list[dict]:
+def ranking_rows() -> Iterator[dict]:
     data = made_up(*SHAPES["ML-1M"])
     fitted = fit("MF", data, None, 0, {"epochs": 1})
     users, histories = np.arange(data.n_users), data.histories
     start = time.perf_counter()
     top_k(fitted, users, None, histories, 10)
     seconds = time.perf_counter() - start
-    return [row("ranking", f"full ranking of {data.n_users} users, {data.n_items} items", seconds, "seconds")]
+    yield row("ranking", f"full ranking of {data.n_users} users, {data.n_items} items", seconds, "seconds")
 
 
 GRAPHS = ("LightGCN", "MixGCF", "SGL")
@@ -258,24 +253,20 @@ GROWTH = {  # settings under which a step costs the same on any data: sampled so
 }
 
 
-def growth_rows() -> list[dict]:
+def growth_rows() -> Iterator[dict]:
     """Seconds of training a target (graph models: a step and edge); peer_s: the same on the smaller data."""
     torch.set_num_threads(os.cpu_count())
-    out, before = [], {}
+    before: dict[str, float] = {}
     for shape, size in SHAPES.items():
         data = made_up(*size)
         for name, overrides in GROWTH.items():
             seconds, unit = _step_cost(name, data, overrides, *((1, 2) if name in GRAPHS else (2, 12)))
-            out.append(row("growth", f"{name}, shape of {shape}", seconds, unit))
+            found = row("growth", f"{name}, shape of {shape}", seconds, unit)
             if name in before:
-                out[-1] |= {
-                    "peer": "the same on ML-1M's shape",
-                    "peer_s": before[name],
-                    "ratio": seconds / before[name],
-                }
+                ratio = seconds / before[name]
+                found |= {"peer": "the same on ML-1M's shape", "peer_s": before[name], "ratio": ratio}
             before.setdefault(name, seconds)
-            print(out[-1], flush=True)
-    return out
+            yield found
 
 
 def _step_cost(name: str, data: TrainingData, overrides: dict, warm: int, steps: int) -> tuple[float, str]:

@@ -13,6 +13,7 @@ import dataclasses
 import multiprocessing
 import tempfile
 import time
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -64,8 +65,7 @@ def seconds(work) -> float:
 # --- ranking ---------------------------------------------------------------------------------------------------------
 
 
-def ranking_rows(llm, known: Sequences, asked: argparse.Namespace) -> list[dict]:
-    out = []
+def ranking_rows(llm, known: Sequences, asked: argparse.Namespace) -> Iterator[dict]:
     for k in (10, 20):
         ours = lists(known, asked.users, k)
         tree = [ranking_prompt(llm, known, each, 20, None) for each in ours]
@@ -89,7 +89,7 @@ def ranking_rows(llm, known: Sequences, asked: argparse.Namespace) -> list[dict]
         ]
         apart = len(few) / seconds(lambda one_each=one_each: _score(llm, one_each))
         what = f"likelihood of {k} candidates in one tree"
-        out += [
+        yield from [
             row("ranking", what, rate, "users/s", "transformers generate, the list, one prompt at a time", alone),
             row(
                 "ranking",
@@ -101,8 +101,6 @@ def ranking_rows(llm, known: Sequences, asked: argparse.Namespace) -> list[dict]
             ),
             row("ranking", what, rate, "users/s", "one prompt per candidate, packed by our engine", apart),
         ]
-        print(pd.DataFrame(out[-3:]).to_string(), flush=True)
-    return out
 
 
 def _score(llm, given: list[Prompt]) -> None:
@@ -129,7 +127,7 @@ def _generate(llm, known: Sequences, written: list[Prompt], few: list[List], siz
 # --- the machine -----------------------------------------------------------------------------------------------------
 
 
-def machine_rows(llm, known: Sequences, asked: argparse.Namespace) -> list[dict]:
+def machine_rows(llm, known: Sequences, asked: argparse.Namespace) -> Iterator[dict]:
     """Needed operations a second of reading and tuning, as a share of the measured matrix-product rate."""
     rate, size = cost.machine_rate(seconds=3.0), cost.size(llm)
     given = [ranking_prompt(llm, known, each, 20, None) for each in lists(known, asked.users, 10)]
@@ -138,7 +136,7 @@ def machine_rows(llm, known: Sequences, asked: argparse.Namespace) -> list[dict]
     spent = seconds(lambda: _score(llm, given))
     needed = 2 * size["body"] * tokens + 2 * size["head"] * places
     sum_of = f"(2 x {size['body']} x {tokens} + 2 x {size['head']} x {places}) / {spent:.2f} s / {rate:.4g}"
-    out = [
+    yield from [
         row("machine", "float32 matrix product", rate / 1e9, "Gflop/s"),
         row("machine", f"reading: share = {sum_of}", needed / spent / rate, "share of the matrix-product rate"),
         row("machine", "reading", tokens / spent, "tokens/s"),
@@ -150,7 +148,7 @@ def machine_rows(llm, known: Sequences, asked: argparse.Namespace) -> list[dict]
     needed = (2 * size["body"] + upper) * tokens + 4 * size["head"] * places
     work = f"(2 + {2 * settings.layers:g}) x {size['body']} x {tokens} + 4 x {size['head']} x {places}"
     sum_of = f"({work}) / {spent:.2f} s / {rate:.4g}"
-    out += [
+    yield from [
         row("machine", f"tuning: share = {sum_of}", needed / spent / rate, "share of the matrix-product rate"),
         row(
             "machine",
@@ -161,8 +159,6 @@ def machine_rows(llm, known: Sequences, asked: argparse.Namespace) -> list[dict]
             _peer_tune(known, asked.tuned),
         ),
     ]
-    print(pd.DataFrame(out).to_string(), flush=True)
-    return out
 
 
 def _lessons(llm, known: Sequences, count: int):
@@ -224,7 +220,7 @@ def _trainer(llm, lessons: list[Example], folder: Path) -> Trainer:
 # --- quality ---------------------------------------------------------------------------------------------------------
 
 
-def quality_rows(llm, known: Sequences, asked: argparse.Namespace) -> list[dict]:
+def quality_rows(llm, known: Sequences, asked: argparse.Namespace) -> Iterator[dict]:
     """Each way of ranking, untuned and tuned for the same minutes: NDCG@5 within validation lists that hold their
     target, half of them LightGCN's and half SASRec's. Its peer is the written list, tuned as long."""
     run = stages.Run.open("quick")
@@ -259,7 +255,7 @@ def quality_rows(llm, known: Sequences, asked: argparse.Namespace) -> list[dict]
     random = evaluation.random_order_ndcg(10, 5)
     picture = figures.by_minute(shown, random)
     figures.save(picture, paths.results() / "figures" / "tuning_minutes.png")
-    return [
+    yield from [
         row(
             "quality",
             f"{each['mode']}, tuned for {each['minutes']:g} minutes; [{each['ci_low']:.3f}, {each['ci_high']:.3f}]",
@@ -341,21 +337,15 @@ def _within_lists(
 # --- memory ----------------------------------------------------------------------------------------------------------
 
 
-def memory_rows(llm, known: Sequences, asked: argparse.Namespace) -> list[dict]:
+def memory_rows(llm, known: Sequences, asked: argparse.Namespace) -> Iterator[dict]:
     """Peak memory of a process of its own, for two numbers of users: flat where nothing is kept for each user."""
-    out = []
     for what, small, large in (("scoring", 20, 200), ("tuning", 8, 40)):
         peaks = [_peak(what, count) for count in (small, large)]
-        out.append(
-            {
-                **row("memory", f"{what} {large} users", peaks[1], "GB at most"),
-                "peer": f"{small} users",
-                "peer_value": peaks[0],
-                "ratio": peaks[1] / peaks[0],
-            }
-        )
-        print(out[-1], flush=True)
-    return out
+        yield row("memory", f"{what} {large} users", peaks[1], "GB at most") | {
+            "peer": f"{small} users",
+            "peer_value": peaks[0],
+            "ratio": peaks[1] / peaks[0],
+        }
 
 
 def _peak(what: str, count: int) -> float:

@@ -1,6 +1,6 @@
 """The benchmarks' table: rows of the parts that were run replace theirs, the other parts' rows stay."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -9,12 +9,14 @@ from llama4rec_core import paths
 from llama4rec_core.files import write_frame
 
 
-def run(parts: dict[str, Callable[[], list[dict]]], columns: list[str], name: str) -> None:
-    """Run each part, keep its rows at once in results/benchmarks/<name>, and print the whole."""
+def run(parts: dict[str, Callable[[], Iterator[dict]]], columns: list[str], name: str) -> None:
+    """Run each part, print its rows and keep them in results/benchmarks/<name> as they come, and print the whole."""
     path: Path = paths.results() / "benchmarks" / name
     for part, measure in parts.items():
-        found = pd.DataFrame(measure(), columns=columns)
         before = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=columns)
-        kept = before[before["part"] != part]
-        write_frame(path, pd.concat([kept, found], ignore_index=True) if len(kept) else found)
+        rows = before[before["part"] != part].to_dict("records")
+        for row in measure():
+            print(row, flush=True)
+            rows.append(row)
+            write_frame(path, pd.DataFrame(rows, columns=columns))
     print(pd.read_csv(path).to_string(index=False))
