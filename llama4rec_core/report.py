@@ -149,8 +149,10 @@ def publish(run: Run) -> pd.DataFrame:
     done = pd.concat([tables.publish(folder, paths.results() / "tables") for folder in made])
     pictures = paths.results() / "figures" / run.preset.name
     pictures.mkdir(parents=True, exist_ok=True)
+    curves = {f"training_{name}_s{run.preset.seeds[0]}" for name in run.preset.backbones}  # not of each Base fit
     for path in sorted((run.folder / "figures").glob("*.png")):
-        shutil.copy(path, pictures / path.name)
+        if path.stem in curves or not path.stem.startswith("training_"):
+            shutil.copy(path, pictures / path.name)
     for name in ("run", "base"):
         if (run.folder / f"{name}.json").exists():
             record = paths.results() / "recorded" / f"{name}-{run.preset.name}.json"
