@@ -2,7 +2,7 @@
 #
 #   snakemake                            preset quick: the first rows of Tables 2-4, under an hour on two cores
 #   snakemake --config preset=smoke      a look at every step in minutes
-#   snakemake base                       Base rows of every backbone, five seeds, both protocols; no LLM; under two hours
+#   snakemake base                       Base rows of every backbone, five seeds, both protocols; no LLM
 #   snakemake publish                    merge the run's tables and figures into results/tables and results/figures
 #
 # A stage leaves whole files, so stopping and starting again continues. Settings: presets/<preset>.yaml.
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from llama4rec_core import paths, presets
 from llama4rec_core.backbones import BACKBONES, YARDSTICKS
-from llama4rec_core.rows import VARIANTS
+from llama4rec_core.rows import VARIANTS, variants
 
 ASKED = str(config.get("preset", "quick"))  # a name, or the path of a YAML file
 NAMED = str(Path(ASKED).resolve()) if Path(ASKED).suffix in (".yaml", ".yml") else ASKED
@@ -148,8 +148,12 @@ rule variant:
 rule base:
     input:
         [fitted(name, seed) for name in ALL_BACKBONES for seed in BASE_SEEDS],
-        [f"{RUN}-rolling/rows/{name}-s{seed}/base.parquet" for name in ALL_BACKBONES for seed in BASE_SEEDS],
-        [f"{RUN}-{ties}/rows/{name}-s0/base.parquet" for ties in ("ties-reverse", "ties-random") for name in PRESET.backbones],
+        [
+            f"{RUN}-{variant}/rows/{name}-s{seed}/base.parquet"
+            for variant in variants(PRESET.data)
+            for name in (ALL_BACKBONES if variant == "rolling" else PRESET.backbones)
+            for seed in (BASE_SEEDS if variant == "rolling" else BASE_SEEDS[:1])
+        ],
     shell:
         f"python -m llama4rec_core.report base {NAMED}"
 

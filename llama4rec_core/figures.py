@@ -137,10 +137,7 @@ def training_curve(log: pd.DataFrame, title: str = "Training") -> Figure:
     is better low), and maybe seconds since the start.
     """
     _need(log, "epoch", "loss")
-    metrics = [c for c in log.columns if c not in ("epoch", "loss", "seconds")]
-    if len(metrics) != 1:
-        raise ValueError(f"the log needs one validation metric beside epoch, loss and seconds, got {metrics}")
-    (metric,) = metrics
+    metric = _metric_of(log)
     fig, (left, right) = _panels(2)
     left.plot(log["epoch"], log["loss"], color=GREY, marker="o", markersize=4, linewidth=2)
     left.set(title="training loss", xlabel="epoch", ylabel="loss (mean per example)")
@@ -148,7 +145,7 @@ def training_curve(log: pd.DataFrame, title: str = "Training") -> Figure:
     right.set(title="validation", xlabel="epoch", ylabel=_metric_label(metric))
     note = "nothing was validated"
     if log[metric].notna().any():
-        best = log.loc[log[metric].idxmin() if metric.upper() in ERRORS else log[metric].idxmax()]
+        best = _kept(log, metric)
         right.plot(best["epoch"], best[metric], marker="D", markersize=9, color=RED, markeredgecolor="white")
         note = f"kept: epoch {best['epoch']:g}, {metric} {best[metric]:.4f}"
     for ax in (left, right):
@@ -158,6 +155,18 @@ def training_curve(log: pd.DataFrame, title: str = "Training") -> Figure:
     return _finish(fig, title, note)
 
 
+def _metric_of(log: pd.DataFrame) -> str:
+    metrics = [c for c in log.columns if c not in ("epoch", "loss", "seconds")]
+    if len(metrics) != 1:
+        raise ValueError(f"the log needs one validation metric beside epoch, loss and seconds, got {metrics}")
+    return metrics[0]
+
+
+def _kept(log: pd.DataFrame, metric: str) -> pd.Series:
+    """The epoch with the best validation value."""
+    return log.loc[log[metric].idxmin() if metric.upper() in ERRORS else log[metric].idxmax()]
+
+
 def all_curves(logs: dict[str, list[pd.DataFrame]], title: str = "Validation by epoch, one line a seed") -> Figure:
     """One panel for each backbone: its validation metric by epoch in each seed's log (columns epoch, loss, the metric
     under its own name), the kept epochs marked. Epochs go to the right as far as patience let them."""
@@ -165,9 +174,9 @@ def all_curves(logs: dict[str, list[pd.DataFrame]], title: str = "Validation by 
     fig.set_size_inches(8.0, 0.9 + 1.75 * (-(-len(logs) // 3)))
     for ax, (name, seeds) in zip(axes, logs.items(), strict=True):
         for log in seeds:
-            (metric,) = (c for c in log.columns if c not in ("epoch", "loss", "seconds"))
+            metric = _metric_of(log)
             ax.plot(log["epoch"], log[metric], color=BLUE, linewidth=1.2, alpha=0.6)
-            best = log.loc[log[metric].idxmin() if metric.upper() in ERRORS else log[metric].idxmax()]
+            best = _kept(log, metric)
             ax.plot(best["epoch"], best[metric], marker="D", markersize=5, color=RED, markeredgecolor="white")
         ax.set_title(name)
         ax.set(xlabel="epoch", ylabel=metric.upper())

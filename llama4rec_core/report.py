@@ -22,7 +22,7 @@ from llama4rec_core import figures, paths, tables
 from llama4rec_core.backbones import BACKBONES, YARDSTICKS
 from llama4rec_core.files import read_json, write_frame, write_json, write_text
 from llama4rec_core.llm import cost
-from llama4rec_core.rows import TABLES, VARIANTS, base, caption
+from llama4rec_core.rows import TABLES, VARIANTS, base, caption, variants
 from llama4rec_core.stages import Run, llm_record, task_of
 
 MARKERS = ("<!-- results: written by snakemake publish -->", "<!-- end of results -->")
@@ -117,17 +117,17 @@ def variant(run: Run, name: str) -> Run:
 def base_rows(run: Run) -> dict[str, pd.DataFrame]:
     """Base rows of every backbone and seed that has been fitted, also under VARIANTS, as Tables 2-4 in `base/`, with a
     record of what made them in `base.json` and their training curves in one figure."""
-    runs = [run] + [variant(run, name) for name in VARIANTS if (paths.runs() / f"{run.preset.name}-{name}").exists()]
+    others = [name for name in variants(run.preset.data) if (paths.runs() / f"{run.preset.name}-{name}").exists()]
     frames: dict[str, list[pd.DataFrame]] = {}
     made = []
-    for each in runs:
+    for each in [run, *(variant(run, name) for name in others)]:
         folders = each.folder / "backbones"
-        made.append(_made_with(each) | {"fits": [read_json(p) for p in sorted(folders.glob("*/base/fit.json"))]})
         fits = [path.parent.parent.name for path in folders.glob("*/base/predictions.parquet")]
         for fit in sorted({*fits, *(f"{name}-s0" for name in YARDSTICKS)}):
             name, seed = fit.rsplit("-s", 1)
             if name in BACKBONES:
                 frames.setdefault(task_of(name), []).append(base(each, name, int(seed)))
+        made.append(_made_with(each) | {"fits": [read_json(p) for p in sorted(folders.glob("*/base/fit.json"))]})
     out = {}
     for task, found in frames.items():
         whole = pd.concat(found, ignore_index=True)
@@ -139,13 +139,18 @@ def base_rows(run: Run) -> dict[str, pd.DataFrame]:
     for name in (name for name in BACKBONES if name not in YARDSTICKS):
         for path in sorted((run.folder / "backbones").glob(f"{name}-s*/base/log.csv")):
             logs.setdefault(name, []).append(pd.read_csv(path))
-    figures.save(figures.all_curves(logs), run.folder / "figures" / "base_curves.png")
+    if logs:
+        figures.save(figures.all_curves(logs), run.folder / "figures" / "base_curves.png")
     return out
 
 
 def publish(run: Run) -> pd.DataFrame:
     """Merge the run's tables and Base rows by key into `results/tables/`; copy its figures and record beside them."""
     made = [folder for folder in (run.folder / "base", run.folder / "tables") if folder.exists()]
+    if not made:
+        raise ValueError(
+            f"results/runs/{run.preset.name} holds no table to publish: run snakemake or snakemake base first"
+        )
     done = pd.concat([tables.publish(folder, paths.results() / "tables") for folder in made])
     pictures = paths.results() / "figures" / run.preset.name
     pictures.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ Shapes: n cases, C candidates, U users.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ import pandas as pd
 from llama4rec_core import aggregation, evaluation, tables
 from llama4rec_core.files import once, read_frame, read_json, write_frame, write_json
 from llama4rec_core.llm import ranking
+from llama4rec_core.presets import DataSettings
 from llama4rec_core.stages import (
     Predictions,
     Run,
@@ -37,6 +38,11 @@ VARIANTS = {  # of a run's data settings: its Base rows are also made under thes
     "ties-random": {"tie_break": "random"},
 }
 TABLES = {"direct": "table_2_direct", "sequential": "table_3_sequential", "rating": "table_4_rating"}
+
+
+def variants(data: DataSettings) -> list[str]:
+    """The names of the VARIANTS that differ from the run's own settings."""
+    return [name for name, change in VARIANTS.items() if replace(data, **change) != data]
 
 
 @dataclass(frozen=True)

@@ -37,11 +37,15 @@ def test_the_committed_readme_shows_the_committed_tables(monkeypatch):
     assert report.with_results(readme, "quick") == readme
 
 
-def test_base_rows_join_tables_2_to_4_without_touching_the_llms_rows(results):
+def test_base_rows_join_tables_2_to_4_without_touching_the_llms_rows(published):
+    results = published
+    llms = tables.read(results / "tables" / "table_2_direct.csv")
     """Two backbones and a yardstick of a small run, published beside a row that an LLM made; readable as any table."""
     run = stages.Run.open(
         presets.Preset("quick", data=presets.DataSettings(users=30), backbone_settings={"MF": {"epochs": 2}})
     )
+    with pytest.raises(ValueError, match="results/runs/quick holds no table to publish"):
+        report.publish(run)
     for name, seed in (("MF", 0), ("MF", 1), ("DeepFM", 0)):
         rows.base(run, name, seed)
     rows.base(report.variant(run, "rolling"), "MF", 0)
@@ -58,6 +62,19 @@ def test_base_rows_join_tables_2_to_4_without_touching_the_llms_rows(results):
     text = readme.read_text(encoding="utf-8")
     report.publish(run)
     assert readme.read_text(encoding="utf-8") == text  # results elsewhere are not the README's
-    assert len(tables.read(results / "tables" / "table_2_direct.csv")) == len(found)
+    joined = tables.read(results / "tables" / "table_2_direct.csv")
+    assert len(joined) == len(found) + len(llms)
+    kept = joined[joined["llm"] == "some"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(kept, llms.reset_index(drop=True))
     record = report.read_json(results / "recorded" / "base-quick.json")
-    assert [len(each["fits"]) for each in record] == [3, 1] and record[1]["data"]["protocol"] == "rolling"
+    # the yardsticks stand in the record too: every row has its fit
+    assert [len(each["fits"]) for each in record] == [5, 3] and record[1]["data"]["protocol"] == "rolling"
+
+
+@pytest.mark.parametrize("own, expected", [
+    ({}, ["rolling", "ties-reverse", "ties-random"]),
+    ({"protocol": "rolling"}, ["ties-reverse", "ties-random"]),
+    ({"tie_break": "random"}, ["rolling", "ties-reverse"]),
+])  # fmt: skip
+def test_a_variant_is_never_the_run_itself(own, expected):
+    assert rows.variants(presets.DataSettings(**own)) == expected

@@ -88,9 +88,7 @@ def normalised_adjacency(users: np.ndarray, items: np.ndarray, n_users: int, n_i
     rows, columns = np.concatenate([user, item + n_users]), np.concatenate([item + n_users, user])
     degree = np.bincount(rows, minlength=n_users + n_items)
     values = (1 / np.sqrt(degree[rows] * degree[columns])).astype(np.float32)
-    order = np.lexsort((columns, rows))
-    start = np.concatenate([[0], np.cumsum(degree)])
-    return csr(scipy.sparse.csr_array((values[order], columns[order], start), shape=(n_users + n_items,) * 2))
+    return csr(scipy.sparse.csr_array((values, (rows, columns)), shape=(n_users + n_items,) * 2))
 
 
 def hops(adjacencies: Sequence[torch.Tensor], e: torch.Tensor) -> torch.Tensor:

@@ -58,11 +58,20 @@ class Row:
     positions: torch.Tensor  # [T], restarting at each prompt and at each branch
     mask: torch.Tensor  # [T, T] bool, True where the row's token may look at the column's
     starts: list[tuple[int, list[int]]]  # per prompt: where its prefix and each of its branches begin
-    trees: list[tuple[int, int, int]]  # per prompt: where its prefix begins, where its branches begin, where they end
+
+    @property
+    def trees(self) -> list[tuple[int, int, int]]:
+        """Per prompt: where its prefix begins, where that ends and its branches begin, where they end."""
+        begins = [begin for begin, _ in self.starts]
+        ends = [*begins[1:], len(self.tokens)]
+        return [
+            (begin, branches[0] if branches else end, end)
+            for (begin, branches), end in zip(self.starts, ends, strict=True)
+        ]
 
     @classmethod
     def of(cls, prompts: Sequence[Prompt]) -> Row:
-        tokens, positions, owner, twig, starts, trees = [], [], [], [], [], []
+        tokens, positions, owner, twig, starts = [], [], [], [], []
         for p, prompt in enumerate(prompts):
             begin, branch_begins = len(tokens), []
             for b, part in enumerate([prompt.prefix, *(branch.tokens for branch in prompt.branches)]):
@@ -74,12 +83,11 @@ class Row:
                 owner.extend([p] * len(part))
                 twig.extend([b] * len(part))
             starts.append((begin, branch_begins))
-            trees.append((begin, begin + len(prompt.prefix), len(tokens)))
         owner, twig = torch.tensor(owner), torch.tensor(twig)
         same_prompt = owner[:, None] == owner[None, :]
         visible = (twig[None, :] == 0) | (twig[:, None] == twig[None, :])
         mask = torch.tril(same_prompt & visible)
-        return cls(torch.tensor(tokens), torch.tensor(positions), mask, starts, trees)
+        return cls(torch.tensor(tokens), torch.tensor(positions), mask, starts)
 
     def before_branch(self, prompts: Sequence[Prompt], p: int, b: int) -> list[int]:
         """The places whose next-token predictions are the tokens of branch b of prompt p: the prefix's last, then its
