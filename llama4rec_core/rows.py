@@ -219,9 +219,14 @@ def _within_lists(
         ("LLM'", plain, "IFT"),
         ("LLM''", augmented, "Llama4Rec"),
     ):
-        rows.append(_within(run, label, known, _rank(known, *_utilities(known, scores[method]), 1.0, "score")))
+        rows.append(alone(run, label, known, scores[method]))
     rows.append(_within(run, "backbone", plain, _base_rank(plain)))
     return pd.DataFrame([row for row in rows if row["lists"] != 0])
+
+
+def alone(run: Run, name: str, known: Predictions, scores: pd.DataFrame) -> dict:
+    """The LLM alone within the lists that hold their target: name, value (NDCG@5), ci_low, ci_high, lists."""
+    return _within(run, name, known, _rank(known, *_utilities(known, scores), 1.0, "score"))
 
 
 def _within(run: Run, name: str, known: Predictions, rank: np.ndarray) -> dict:
@@ -254,8 +259,7 @@ def ways_of_ranking(run: Run, name: str, seed: int) -> pd.DataFrame:
         if mode == "likelihood":
             ways = {"likelihood less prior": scores, "likelihood": scores.assign(utility=scores["log_p"])}
         for label, frame in ways.items():
-            rank = _rank(known, *_utilities(known, frame), 1.0, "score")
-            rows.append(_within(run, label, known, rank) | cost)
+            rows.append(alone(run, label, known, frame) | cost)
     return pd.DataFrame(rows)
 
 

@@ -351,14 +351,16 @@ def hint_source(run: Run, known: Predictions, variant: str) -> HintSource:
     return HintSource(known.similar, told.n_kept if variant == "hint" else told.n_train, run.preset.prompts.similar)
 
 
-def title_prior(run: Run) -> np.ndarray:
+def title_prior(run: Run, mode: str | None = None) -> np.ndarray:
     """What ranking subtracts from a title's log-likelihood, float32 [I]: the weight times log p(title | no history).
+
+    mode: a way of ranking instead of the preset's; all but likelihood subtract nothing.
 
     By the untuned LLM, once for all adapters: how likely a title is as mere words must not decide, and tuning by the
     choice loss corrects what this leaves.
     """
     told, weight = prepare(run).told, run.preset.ranking.prior_weight
-    if not weight or run.preset.ranking.mode != "likelihood":
+    if not weight or (mode or run.preset.ranking.mode) != "likelihood":
         return np.zeros(len(told.titles), dtype=np.float32)
 
     def make() -> pd.DataFrame:
@@ -536,23 +538,25 @@ def _ask(
     return pd.DataFrame({"key": found["key"], "item": np.array(items, dtype=np.int64), "utility": found["utility"]})
 
 
+def ranked(run: Run, llm: weights.LLM, name: str, mode: str, seed: int, path: Path) -> pd.DataFrame:
+    """A backbone's validation lists that hold their target, ranked by `llm` in one of the ways: key, item, log_p (what
+    it gave), utility. Its answers are left beside `path`."""
+    told, known = prepare(run).told, backbone(run, name, "base", seed).part("valid")
+    lists = instructions.with_target(instructions.lists(known.cases, known.items))
+    asked = [instructions.ranking_prompt(llm, told, each, run.preset.prompts.history, None, mode) for each in lists]
+    found = _ask(run, llm, mode, lists, asked, path, f"{name} by {mode}")
+    return found.assign(
+        log_p=found["utility"], utility=found["utility"] - title_prior(run, mode)[found["item"].to_numpy()]
+    )
+
+
 def way_scores(run: Run, name: str, mode: str, seed: int) -> tuple[pd.DataFrame, dict]:
     """Validation lists ranked in one of the ways by the untuned LLM: key, item, log_p (what it gave), utility, cost.
 
     `scores/ways/<name>-<mode>-s<seed>.parquet`
     """
     path = run.folder / "scores" / "ways" / f"{name}-{mode}-s{seed}.parquet"
-
-    def make() -> pd.DataFrame:
-        llm, told = llm_of(run, None, seed), prepare(run).told
-        known = backbone(run, name, "base", seed).part("valid")
-        lists = instructions.with_target(instructions.lists(known.cases, known.items))
-        asked = [instructions.ranking_prompt(llm, told, each, run.preset.prompts.history, None, mode) for each in lists]
-        found = _ask(run, llm, mode, lists, asked, path, f"{name} by {mode}")
-        before = title_prior(run)[found["item"].to_numpy()] if mode == "likelihood" else 0.0
-        return found.assign(log_p=found["utility"], utility=found["utility"] - before)
-
-    frame = once(path, make)
+    frame = once(path, lambda: ranked(run, llm_of(run, None, seed), name, mode, seed, path))
     spent = recording.cost(path.with_name(f"{path.stem}-raw.parquet"))
     return frame, {key: spent[key] for key in ("tokens_read", "tokens_written", "seconds")}
 

@@ -26,10 +26,9 @@ from transformers import Trainer, TrainingArguments
 
 from llama4rec_core import data as sources
 from llama4rec_core import evaluation, figures, paths, stages
+from llama4rec_core import rows as rows_of
 from llama4rec_core.augmentation.prompt import Sequences, sequences
-from llama4rec_core.files import write_frame
-from llama4rec_core.instructions import List, ranking_prompt, titles, with_target
-from llama4rec_core.instructions import lists as instruction_lists
+from llama4rec_core.instructions import List, ranking_prompt, titles
 from llama4rec_core.llm import cost, prompts, ranking, recording, tuning, weights
 from llama4rec_core.llm.engine import Branch, Prompt, rows, score_row
 from llama4rec_core.llm.lessons import Example, TuningSettings
@@ -221,117 +220,69 @@ def _trainer(llm, lessons: list[Example], folder: Path) -> Trainer:
 
 
 def quality_rows(llm, known: Sequences, asked: argparse.Namespace) -> Iterator[dict]:
-    """Each way of ranking, untuned and tuned for the same minutes: NDCG@5 within validation lists that hold their
-    target, half of them LightGCN's and half SASRec's. Its peer is the written list, tuned as long."""
-    run = stages.Run.open("quick")
-    drawn = [
-        each
-        for name in ("LightGCN", "SASRec")
-        for each in _with_target(stages.backbone(run, name, "base", 0).part("valid"))[: asked.lists // 2]
+    """Each way of ranking, untuned and tuned for about the same minutes: NDCG@5 within SASRec's validation lists that
+    hold their target. Its peer is the written list, tuned as long; the last row is tuned by plain Trainer."""
+    run = stages.Run.open(asked.preset)
+    tries = [
+        (mode, mode, _ours, share) for mode in ("list", "likelihood", "relevance", "labels") for share in (0, 0.5, 1)
     ]
+    tries.append(("likelihood, by Trainer", "likelihood", _theirs, 1))
     curve, peer = [], None
-    for mode in ("list", *(mode for mode in ranking.MODES if mode != "list")):
-        mine = dataclasses.replace(
-            run, preset=dataclasses.replace(run.preset, ranking=dataclasses.replace(run.preset.ranking, mode=mode))
-        )
-        taught = _taught(mine, llm)
-        for minutes in (0.0, asked.minutes / 2, asked.minutes):
-            with tempfile.TemporaryDirectory() as folder:
-                model = _tuned(taught, minutes, Path(folder)) if minutes else llm
-                found, rate = _within_lists(mine, mode, model, drawn, Path(folder))
-            curve.append({"mode": mode, "minutes": minutes, "rate": rate} | dataclasses.asdict(found))
-            print(curve[-1], flush=True)
-        peer = peer or curve[-1]
-    with tempfile.TemporaryDirectory() as folder:
-        rest = dataclasses.replace(
-            run,
-            preset=dataclasses.replace(run.preset, ranking=dataclasses.replace(run.preset.ranking, mode="likelihood")),
-        )
-        model = _peer_tuned(_taught(rest, llm), asked.minutes, Path(folder))
-        plain, rate = _within_lists(rest, "likelihood", model, drawn, Path(folder))
-    curve.append({"mode": "likelihood, by Trainer", "minutes": asked.minutes, "rate": rate} | dataclasses.asdict(plain))
-    shown = pd.DataFrame(curve)
-    write_frame(paths.results() / "benchmarks" / "tuning_minutes.csv", shown)
-    random = evaluation.random_order_ndcg(10, 5)
-    picture = figures.by_minute(shown, random)
-    figures.save(picture, paths.results() / "figures" / "tuning_minutes.png")
-    yield from [
-        row(
+    for name, mode, train, share in tries:
+        mine = _by(run, mode)
+        lists = stages.backbone(mine, "SASRec", "base", 0).part("valid")
+        with tempfile.TemporaryDirectory() as folder:
+            model, minutes = llm, 0.0
+            if share:
+                model, minutes = _tuned(
+                    train, stages.lessons(mine, llm, "plain", 0), asked.minutes * share, Path(folder)
+                )
+            start = time.perf_counter()
+            scores = stages.ranked(mine, model, "SASRec", mode, 0, Path(folder) / "ranked.parquet")
+            spent = time.perf_counter() - start
+        found = rows_of.alone(mine, name, lists, scores)
+        curve.append(found | {"mode": name, "minutes": minutes})
+        peer = peer or (found if (mode, share) == ("list", 1) else None)
+        rate = found["lists"] / spent
+        yield row(
             "quality",
-            f"{each['mode']}, tuned for {each['minutes']:g} minutes; [{each['ci_low']:.3f}, {each['ci_high']:.3f}]",
-            each["rate"],
+            f"{name}, tuned for {minutes:.2f} minutes [{found['ci_low']:.3f}, {found['ci_high']:.3f}]",
+            rate,
             "users/s; NDCG@5 within validation lists",
-            f"the written list, tuned for {peer['minutes']:g} minutes",
-            peer["rate"],
-            each["value"],
-            peer["value"],
-        )
-        for each in curve
-    ]
+            ours_metric=found["value"],
+        ) | ({"peer": "the written list, tuned as long", "peer_metric": peer["value"]} if peer and share == 1 else {})
+    picture = figures.by_minute(pd.DataFrame(curve), evaluation.random_order_ndcg(run.preset.prompts.candidates, 5))
+    figures.save(picture, paths.results() / "figures" / "tuning_minutes.png")
 
 
-def _with_target(known: stages.Predictions) -> list[List]:
-    return with_target(instruction_lists(known.cases, known.items))
-
-
-def _taught(run: stages.Run, llm) -> list[Example]:
-    """Ranking lessons of the preset's own kind, real lists and next items in turn, as many as there are."""
-    asked = dataclasses.replace(
+def _by(run: stages.Run, mode: str) -> stages.Run:
+    """The run with another way of ranking, and all its ranking lessons as instructions."""
+    told = dataclasses.replace(
         run.preset.instructions, tokens=10**9, shares={"direct": 1.0, "sequential": 1.0, "next": 1.0}
     )
-    return stages.lessons(
-        dataclasses.replace(run, preset=dataclasses.replace(run.preset, instructions=asked)), llm, "plain", 0
-    )
+    how = dataclasses.replace(run.preset.ranking, mode=mode)
+    return dataclasses.replace(run, preset=dataclasses.replace(run.preset, ranking=how, instructions=told))
 
 
-def _first(taught: list[Example], tokens: float) -> list[Example]:
+def _tuned(train, taught: list[Example], minutes: float, folder: Path):
+    """The LLM after as many lessons as can be read in `minutes`, or all there are, and the minutes it took. The rate is
+    measured on the first few."""
     total = np.cumsum([len(each.prompt) for each in taught])
-    if total[-1] < tokens:
-        raise ValueError(
-            f"there are only {total[-1]} tokens of lessons, {tokens:.0f} can be read in the time asked for"
-        )
-    return taught[: int(np.searchsorted(total, tokens))]
+    few = int(np.searchsorted(total, 6_000))
+    rate = total[few - 1] / seconds(lambda: train(taught[:few], folder / "few"))
+    many = max(1, int(np.searchsorted(total, rate * minutes * 60)))
+    spent = seconds(lambda: train(taught[:many], folder / "adapter"))
+    return weights.load(weights.SMOLLM2, folder / "adapter"), spent / 60
 
 
-def _tuned(taught: list[Example], minutes: float, folder: Path):
-    """The LLM after as many lessons as can be read in `minutes`; the rate is measured on the first few."""
-    few = _first(taught, 6_000)
-    rate = sum(len(each.prompt) for each in few) / seconds(
-        lambda: tuning.tune(weights.load(weights.SMOLLM2), few, TuningSettings(), folder / "few", 0)
-    )
-    chosen = _first(taught, rate * minutes * 60)
-    tuning.tune(weights.load(weights.SMOLLM2), chosen, TuningSettings(), folder / "adapter", 0)
-    return weights.load(weights.SMOLLM2, folder / "adapter")
+def _ours(lessons: list[Example], folder: Path) -> None:
+    tuning.tune(weights.load(weights.SMOLLM2), lessons, TuningSettings(), folder, 0)
 
 
-def _peer_tuned(taught: list[Example], minutes: float, folder: Path):
-    """The same for `transformers.Trainer` as it comes: see `_trainer`."""
-    few = _first(taught, 6_000)
-    llm = weights.load(weights.SMOLLM2)
-    rate = sum(len(each.prompt) for each in few) / seconds(_trainer(llm, few, folder / "few").train)
-    llm = weights.load(weights.SMOLLM2)
-    trainer = _trainer(llm, _first(taught, rate * minutes * 60), folder / "peer")
+def _theirs(lessons: list[Example], folder: Path) -> None:
+    trainer = _trainer(weights.load(weights.SMOLLM2), lessons, folder)
     trainer.train()
-    trainer.model.save_pretrained(folder / "adapter")
-    return weights.load(weights.SMOLLM2, folder / "adapter")
-
-
-def _within_lists(
-    run: stages.Run, mode: str, llm, drawn: list[List], folder: Path
-) -> tuple[evaluation.Estimate, float]:
-    """NDCG@5 over the lists with its interval, and lists a second."""
-    told, prior = stages.prepare(run).told, stages.title_prior(run)
-    prompted = [ranking_prompt(llm, told, each, run.preset.prompts.history, None, mode) for each in drawn]
-    titled = {each.key: titles(told, each) for each in drawn}
-    start = time.perf_counter()
-    found = ranking.utilities(mode, llm, prompted, titled, folder / "scores.parquet", mode, run.preset.row_tokens)
-    spent = time.perf_counter() - start
-    table = found.pivot(index="key", columns="candidate", values="utility").loc[[each.key for each in drawn]]  # [n, C]
-    items = np.stack([each.candidates for each in drawn])
-    utility = table.to_numpy() - prior[items]
-    order = np.take_along_axis(items, np.argsort(-utility, axis=1, kind="stable"), axis=1)
-    rank = evaluation.target_rank(order, np.array([each.targets[0] for each in drawn]))
-    return evaluation.estimate(evaluation.ndcg(rank, 5)), len(drawn) / spent
+    trainer.model.save_pretrained(folder)
 
 
 # --- memory ----------------------------------------------------------------------------------------------------------
@@ -381,7 +332,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[8, 16], help="batch sizes the peer may choose from")
     parser.add_argument("--tuned", type=int, default=120, help="lists to tune on")
     parser.add_argument("--minutes", type=float, default=3.0, help="of tuning, for each way of ranking")
-    parser.add_argument("--lists", type=int, default=150, help="validation lists to measure quality on")
+    parser.add_argument("--preset", default="quick", help="the run whose lists and lessons quality is measured with")
     asked = parser.parse_args()
     llm, known = weights.load(weights.SMOLLM2), told()
     parts = {part: partial(PARTS[part], llm, known, asked) for part in asked.parts}
