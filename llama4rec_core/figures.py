@@ -151,7 +151,7 @@ def training_curve(log: pd.DataFrame, title: str = "Training") -> Figure:
     for ax in (left, right):
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     if "seconds" in log:
-        note += f";  {log['seconds'].max():.0f} s in all"
+        note += f";  {log['seconds'].max():.0f} s of training"
     return _finish(fig, title, note)
 
 

@@ -7,6 +7,7 @@ between clones) and `LLAMA4REC_RESULTS` (what runs write).
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,3 +29,12 @@ def runs() -> Path:
 
 def presets() -> Path:
     return ROOT / "presets"
+
+
+def commit() -> str:
+    """Of the code that runs, with "-dirty" where files were changed since; "" outside a git repository."""
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.TimeoutExpired):
+        return ""

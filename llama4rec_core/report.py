@@ -12,7 +12,6 @@ import argparse
 import os
 import platform
 import shutil
-import subprocess
 from dataclasses import replace
 from importlib.metadata import version
 
@@ -67,7 +66,7 @@ def record(run: Run) -> dict:
 def _made_with(run: Run) -> dict:
     return {
         "preset": read_json(run.folder / "preset.json"),
-        "git_commit": _commit(),
+        "git_commit": paths.commit(),
         "packages": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
         "data": read_json(run.folder / "data" / "split.json"),
         "cores": os.cpu_count(),
@@ -85,19 +84,6 @@ def cost_table(run: Run) -> pd.DataFrame:
     found = cost.table(_costs(run), llm_record(run), cost.machine_rate(), prices.read, prices.written)
     write_frame(run.folder / "cost.csv", found)
     return found
-
-
-def _commit() -> str:
-    try:
-        said = subprocess.run(
-            ["git", "-C", str(paths.ROOT), "describe", "--always", "--dirty", "--abbrev=12"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return said.stdout.strip()
 
 
 def show(run: Run, folder: str = "tables") -> None:

@@ -235,6 +235,7 @@ def _fit_backbone(run: Run, name: str, variant: str, seed: int, folder: Path) ->
             "seed": seed,
             "epochs": len(fitted.log),
             "seconds": round(time.time() - started, 1),
+            "git_commit": paths.commit(),
         },
     )
     write_frame(folder / "predictions.parquet", frame)  # last: with it the stage is done

@@ -46,7 +46,7 @@ def test_both_losses_by_hand():
     assert batch["labels"][:, PRIOR].tolist() == [0.0, -0.5, 0.0, 0.25]
     softer = -(s_right / 4 - math.log(math.exp(s_right / 4) + math.exp(s_wrong / 4)))
     assert tree_loss(out, batch["labels"], temperature=4.0).item() == pytest.approx(
-        (cross_entropy + softer).item(), abs=1e-5
+        (cross_entropy + 4 * softer).item(), abs=1e-5
     )
 
 
@@ -57,8 +57,25 @@ def test_a_rating_is_a_choice_among_the_scale():
     log_p = torch.log_softmax(logits[0, 0], -1)
     among = log_p[9] - torch.logsumexp(log_p[7:10], 0)
     assert batch["logits_to_keep"].tolist() == [2]
-    found = tree_loss(SimpleNamespace(logits=logits), batch["labels"], choice_weight=1.0)
-    assert found.item() == pytest.approx((-log_p[9] - among).item(), abs=1e-5)
+    for temperature in (1.0, 5.0):  # a digit is one token: the temperature of titles is not its own
+        found = tree_loss(SimpleNamespace(logits=logits), batch["labels"], temperature=temperature)
+        assert found.item() == pytest.approx((-log_p[9] - among).item(), abs=1e-5)
+
+
+def test_a_title_and_a_digit_in_one_row_keep_their_own_temperatures():
+    digit = Example(Prompt("r", (1, 2), (Branch((3,), choices=(7, 8)),)), (Question((0,), 1),))
+    batch = collate([[example(), digit]])
+    logits = torch.randn(1, len(batch["logits_to_keep"]), 10)
+    alone = [collate([[each]]) for each in (example(), digit)]
+    losses = []
+    for each, at in zip(alone, (slice(0, 3), slice(3, 4)), strict=True):
+        out = SimpleNamespace(logits=logits[:, at])
+        losses.append([tree_loss(out, each["labels"], choice_weight=w, temperature=6.0) for w in (0.0, 1.0)])
+    expected = sum(both - plain for plain, both in losses) / 2
+    found = [
+        tree_loss(SimpleNamespace(logits=logits), batch["labels"], choice_weight=w, temperature=6.0) for w in (0.0, 1.0)
+    ]
+    assert (found[1] - found[0]).item() == pytest.approx(expected.item(), abs=1e-5)
 
 
 def test_two_questions_count_alike():

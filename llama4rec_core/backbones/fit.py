@@ -161,7 +161,8 @@ def settings_of(name: str, overrides: dict | None = None):
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """A trained backbone. `log` has one row an epoch: epoch, loss, the validation metric, seconds."""
+    """A trained backbone. `log` has one row an epoch: epoch, loss, the validation metric, seconds of training so far
+    (validation is not timed)."""
 
     name: str
     settings: Any
@@ -229,12 +230,13 @@ def restore(name: str, data: TrainingData, state: dict[str, torch.Tensor], setti
 def _train(name, module, data, valid, settings, rng) -> pd.DataFrame:
     metric, sign = ("rmse", -1) if BACKBONES[name].task == "rating" else ("ndcg@10", 1)
     measure = _validation(module, BACKBONES[name].task, data, valid)
-    start, log, best = time.perf_counter(), [], None
+    seconds, log, best = 0.0, [], None
     parameters = list(module.parameters())
     if not parameters:
-        return pd.DataFrame([{"epoch": 0, "loss": np.nan, metric: measure(), "seconds": time.perf_counter() - start}])
+        return pd.DataFrame([{"epoch": 0, "loss": np.nan, metric: measure(), "seconds": seconds}])
     optimizer = torch.optim.Adam(parameters, lr=settings.lr, fused=True)
     for epoch in range(1, settings.epochs + 1):
+        start = time.perf_counter()
         module.train()
         examples = [torch.from_numpy(x) for x in module.examples(rng)]
         order = torch.from_numpy(rng.permutation(len(examples[0])))
@@ -247,9 +249,9 @@ def _train(name, module, data, valid, settings, rng) -> pd.DataFrame:
             total += loss.item() * len(rows)
         if not np.isfinite(total):
             raise ValueError(f"{name}'s loss is not finite in epoch {epoch}: a lower lr than {settings.lr} may help")
+        seconds += time.perf_counter() - start
         value = measure()
-        row = {"epoch": epoch, "loss": total / len(order), metric: value, "seconds": time.perf_counter() - start}
-        log.append(row)
+        log.append({"epoch": epoch, "loss": total / len(order), metric: value, "seconds": seconds})
         if valid is None:
             continue
         if best is None or sign * value > sign * best[0]:

@@ -20,12 +20,12 @@ class SGLSettings:
     view: str = "edge dropout"  # or "node dropout", "random walk"
     drop: float = 0.3  # share of edges (of nodes) left out of a view
     temperature: float = 0.5  # of InfoNCE
-    contrast: float = 0.1  # weight of InfoNCE beside BPR
+    contrast: float = 0.01  # weight of InfoNCE beside BPR
     lr: float = 0.01  # of Adam
     batch_size: int = 4096  # pairs
     l2: float = 1e-4  # on the layer-0 embeddings of a batch's users and items
-    epochs: int = 60  # at most
-    patience: int = 8  # epochs without a better validation NDCG@10
+    epochs: int = 100  # at most
+    patience: int = 15  # epochs without a better validation NDCG@10
 
 
 def kept_edges(

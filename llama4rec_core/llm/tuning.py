@@ -4,11 +4,13 @@ An example is a prompt and, for each question in it, its alternatives and the ri
 (ranking), two films (P1), the digits of the scale (rating). Two losses, both only where they count:
 
     cross-entropy    -mean log p(token)          over right answers and the history's own titles (equation 8)
-    choice           -mean log softmax_a S(a)/T  over a question's alternatives, S(a) = log p(a | prefix) - prior(a),
+    choice           -mean T log softmax_a S(a)/T  over a question's alternatives, S(a) = log p(a | prefix) - prior(a),
                                                  or log p(yes) - log p(no) where each candidate is asked about
 
 The second is what ranking by likelihood needs: not that the right title is likely, but that it is likelier than the
-others. `transformers.Trainer` runs it, so checkpoints, resuming, gradient accumulation and `accelerate launch` are
+others. Titles' likelihoods lie many nats apart, for reasons of wording more than of taste, so they are compared at a
+temperature T > 1; T in front keeps the gradient's size. Single tokens (digits, yes and no, letters) have T = 1.
+`transformers.Trainer` runs it, so checkpoints, resuming, gradient accumulation and `accelerate launch` are
 the library's.
 """
 
@@ -36,13 +38,13 @@ LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_
 
 
 # columns of the label table: where in the logits, which token, of which alternative to which question, is that the
-# right one, does the token count for cross-entropy, what is subtracted from the alternative's score, and does the
-# token's log-probability count for (1) or against (-1) the alternative
-PLACE, TOKEN, ALTERNATIVE, QUESTION, RIGHT, LEARN, PRIOR, SIGN = range(8)
+# right one, does the token count for cross-entropy, what is subtracted from the alternative's score, does the token's
+# log-probability count for (1) or against (-1) the alternative, and is the alternative a text, not one token
+PLACE, TOKEN, ALTERNATIVE, QUESTION, RIGHT, LEARN, PRIOR, SIGN, TEXT = range(9)
 
 
 def collate(batch: Sequence[Sequence[Example]]) -> dict[str, torch.Tensor]:
-    """One packed row of examples to the model's inputs and the label table [n, 8] (float64, which holds every id
+    """One packed row of examples to the model's inputs and the label table [n, 9] (float64, which holds every id
     exactly)."""
     (examples,) = batch
     prompts = [example.prompt for example in examples]
@@ -51,13 +53,14 @@ def collate(batch: Sequence[Sequence[Example]]) -> dict[str, torch.Tensor]:
     alternative = question = 0
     for p, example in enumerate(examples):
         begin, _ = row.starts[p]
-        labels += [(begin + at - 1, example.prompt.prefix[at], -1, -1, 0, 1, 0.0, 1) for at in example.prompt.learn]
+        labels += [(begin + at - 1, example.prompt.prefix[at], -1, -1, 0, 1, 0.0, 1, 0) for at in example.prompt.learn]
         for asked in example.questions:
+            text = int(not example.prompt.branches[asked.branches[0]].choices)
             for a, tokens in enumerate(_alternatives(row, prompts, p, asked)):
                 right, before = int(a == asked.right), asked.prior[a] if asked.prior else 0.0
                 for n, (place, token, sign) in enumerate(tokens):
                     learn = right if sign > 0 else 1 - right  # "no" is the answer to learn about the others
-                    labels.append((place, token, alternative, question, right, learn, 0.0 if n else before, sign))
+                    labels.append((place, token, alternative, question, right, learn, 0.0 if n else before, sign, text))
                 alternative += 1
             question += 1
     table = torch.tensor(labels, dtype=torch.float64)
@@ -101,7 +104,7 @@ def tree_loss(
     temperature: float = 1.0,
     rows_per_step: int = 1,
 ) -> torch.Tensor:
-    """Cross-entropy on the learnt tokens plus the choice loss; `outputs.logits` [1, places, V], `labels` [n, 8]."""
+    """Cross-entropy on the learnt tokens plus the choice loss; `outputs.logits` [1, places, V], `labels` [n, 9]."""
     prior, sign, labels = labels[:, PRIOR].float(), labels[:, SIGN].float(), labels.long()
     logits = outputs.logits[0].float()  # [places, V]
     log_p = logits[labels[:, PLACE], labels[:, TOKEN]] - torch.logsumexp(logits, dim=-1)[labels[:, PLACE]]  # [n]
@@ -111,7 +114,9 @@ def tree_loss(
     if choice_weight and asked.any():
         table, log_p = labels[asked], (sign * log_p - prior)[asked]
         n_alternatives, n_questions = int(table[:, ALTERNATIVE].max()) + 1, int(table[:, QUESTION].max()) + 1
-        score = log_p.new_zeros(n_alternatives).index_add(0, table[:, ALTERNATIVE], log_p / temperature)  # S(a)
+        t = log_p.new_ones(n_questions).index_fill(0, table[table[:, TEXT] == 1, QUESTION], temperature)  # T
+        log_p = log_p / t[table[:, QUESTION]]
+        score = log_p.new_zeros(n_alternatives).index_add(0, table[:, ALTERNATIVE], log_p)  # S(a) / T
         question = score.new_zeros(n_alternatives, dtype=torch.long).scatter(
             0, table[:, ALTERNATIVE], table[:, QUESTION]
         )
@@ -120,7 +125,7 @@ def tree_loss(
         # log sum exp over each question's alternatives, with the largest taken out first
         top = score.new_full((n_questions,), -torch.inf).scatter_reduce(0, question, score.detach(), "amax")
         total = score.new_zeros(n_questions).index_add(0, question, (score - top[question]).exp()).log() + top
-        loss = loss + choice_weight * (total - score[right][question[right].argsort()]).mean()
+        loss = loss + choice_weight * (t * (total - score[right][question[right].argsort()])).mean()
     return loss / rows_per_step
 
 

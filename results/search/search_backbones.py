@@ -37,7 +37,12 @@ GRID = {
     ],
     "LightGCN": [{"lr": 0.01, "layers": 2}, {"lr": 0.01, "layers": 3}],
     "MixGCF": [{"negatives": 16, "lr": 0.005, "batch_size": 2048}, {}],
-    "SGL": [{"drop": 0.1, "temperature": 0.2, "contrast": c} for c in (0.1, 0.03)] + [{}],
+    "SGL": [{"drop": 0.1, "temperature": 0.2, "contrast": c} for c in (0.1, 0.03)]
+    + [{"drop": 0.3, "temperature": 0.5, "contrast": c, "lr": 0.01} for c in (0.1, 0.03, 0.01)]
+    + [{"drop": 0.3, "temperature": 0.5, "contrast": c, "lr": 0.005} for c in (0.1, 0.03)]
+    + [{"drop": 0.3, "temperature": 1.0, "contrast": c, "lr": 0.01} for c in (0.3, 0.1)]
+    + [{"drop": 0.5, "temperature": 0.5, "contrast": 0.1, "lr": 0.01}]
+    + [{"temperature": 0.5, "contrast": c, "epochs": 100, "patience": 15} for c in (0.1, 0.03, 0.01)],
     "SASRec": [
         {"batch_size": 64, "lr": 0.002, "epochs": 16, "patience": 4, "dropout": 0.3},
         {"batch_size": 64, "lr": 0.002, "epochs": 16, "patience": 4, "dropout": 0.5},

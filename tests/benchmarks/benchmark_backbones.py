@@ -6,8 +6,8 @@
 Writes results/benchmarks/backbones.csv: the rows of the parts that were run, and the others as they were. `ratio` is
 the peer's time by ours. RecBole is installed into a throw-away virtual environment that this script makes.
 
-Same quality: the time until the worse of the two best validation values is first reached. A peer trains for at most
-LIMIT seconds a model.
+Same quality: the time until the worse of the two best validation values is first reached. Training alone is timed on
+both sides, validation is not. A peer trains for at most LIMIT seconds a model.
 """
 
 import argparse
