@@ -37,12 +37,22 @@ GRID = {
     ],
     "LightGCN": [{"lr": 0.01, "layers": 2}, {"lr": 0.01, "layers": 3}],
     "MixGCF": [{"negatives": 16, "lr": 0.005, "batch_size": 2048}, {}],
-    "SGL": [{"drop": 0.1, "temperature": 0.2, "contrast": c} for c in (0.1, 0.03)]
-    + [{"drop": 0.3, "temperature": 0.5, "contrast": c, "lr": 0.01} for c in (0.1, 0.03, 0.01)]
-    + [{"drop": 0.3, "temperature": 0.5, "contrast": c, "lr": 0.005} for c in (0.1, 0.03)]
-    + [{"drop": 0.3, "temperature": 1.0, "contrast": c, "lr": 0.01} for c in (0.3, 0.1)]
-    + [{"drop": 0.5, "temperature": 0.5, "contrast": 0.1, "lr": 0.01}]
-    + [{"temperature": 0.5, "contrast": c, "epochs": 100, "patience": 15} for c in (0.1, 0.03, 0.01)],
+    "SGL": [
+        {"temperature": t, "drop": drop, "contrast": contrast, "lr": lr, "epochs": 60, "patience": 8}
+        for t, drop, contrast, lr in (
+            (0.2, 0.1, 0.1, 0.01),
+            (0.2, 0.1, 0.03, 0.01),
+            (0.5, 0.3, 0.1, 0.01),
+            (0.5, 0.3, 0.03, 0.01),
+            (0.5, 0.3, 0.01, 0.01),
+            (0.5, 0.3, 0.1, 0.005),
+            (0.5, 0.3, 0.03, 0.005),
+            (1.0, 0.3, 0.3, 0.01),
+            (1.0, 0.3, 0.1, 0.01),
+            (0.5, 0.5, 0.1, 0.01),
+        )
+    ]
+    + [{"contrast": contrast} for contrast in (0.1, 0.03, 0.01)],
     "SASRec": [
         {"batch_size": 64, "lr": 0.002, "epochs": 16, "patience": 4, "dropout": 0.3},
         {"batch_size": 64, "lr": 0.002, "epochs": 16, "patience": 4, "dropout": 0.5},
@@ -59,10 +69,18 @@ GRID = {
     "AFM": [{"l2_linear": l2} for l2 in (1e-5, 5e-5, 2e-4)]
     + [{"l2_linear": 1e-5, "l2_embedding": 3e-5}]
     + [{"l2_linear": 1e-5, "l2_embedding": 1e-5, "dropout": 0.0}],
-    "xDeepFM": [{"l2_embedding": l2} for l2 in (3e-5, 1e-5)] + [{"l2_linear": 5e-5}],
-    "AutoInt": [{"l2_embedding": l2} for l2 in (1e-5, 3e-5, 1e-4, 3e-4)]
-    + [{"l2_linear": l2, "l2_embedding": 1e-4} for l2 in (5e-5, 2e-4)]
-    + [{"lr": 0.005, "l2_embedding": 1e-4}, {"layers": 1, "dropout": 0.5, "l2_embedding": 1e-4}],
+    "xDeepFM": [
+        {"patience": 3, **each} for each in ({"l2_embedding": 3e-5}, {"l2_embedding": 1e-5}, {"l2_linear": 5e-5})
+    ],
+    "AutoInt": [
+        {"patience": 3, "l2_linear": 1e-5, "l2_embedding": 1e-4, **each}
+        for each in (
+            *({"l2_embedding": l2} for l2 in (1e-5, 3e-5, 1e-4, 3e-4)),
+            *({"l2_linear": l2} for l2 in (5e-5, 2e-4)),
+            {"lr": 0.005},
+            {"layers": 1, "dropout": 0.5},
+        )
+    ],
 }
 
 
