@@ -6,15 +6,14 @@
 Writes results/benchmarks/backbones.csv: the rows of the parts that were run, and the others as they were. `ratio` is
 the peer's time by ours. RecBole is installed into a throw-away virtual environment that this script makes.
 
-Same quality: the time until the worse of the two best validation values is first reached. Training alone is timed on
-both sides, validation is not. A peer trains for at most LIMIT seconds a model.
+Both sides use every core. Same quality: the time until the worse of the two best validation values is first reached.
+Training alone is timed on both sides, validation is not. A peer trains for at most LIMIT seconds a model.
 """
 
 import argparse
 import contextlib
 import io
 import json
-import os
 import subprocess
 import tempfile
 import textwrap
@@ -255,7 +254,6 @@ GROWTH = {  # settings under which a step costs the same on any data: sampled so
 
 def growth_rows() -> Iterator[dict]:
     """Seconds of training a target (graph models: a step and edge); peer_s: the same on the smaller data."""
-    torch.set_num_threads(os.cpu_count())
     before: dict[str, float] = {}
     for shape, size in SHAPES.items():
         data = made_up(*size)
@@ -306,7 +304,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     asked = parser.parse_args()
-    torch.set_num_threads(1)  # as the stages fit; the peers use every core
     table.run({part: PARTS[part] for part in PARTS if part in asked.parts}, COLUMNS, "backbones.csv")
 
 
