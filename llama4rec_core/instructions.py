@@ -5,7 +5,7 @@ targets are the window items only (each user's last training interactions), of t
 choosing.
 
     ranking   the hint backbone's real top-k'; lists without the target are dropped, not patched
-    next      P2: the true next item among random ones
+    next      P2: each of a user's window items among random ones
     pair      P1: a window item against a random one, asked in both orders
     rating    the window items' ratings
 
@@ -106,13 +106,15 @@ def unseen(told: Sequences, user: int, n_items: int, count: int, rng: np.random.
     return rng.choice(free, size=min(count, len(free)), replace=False)
 
 
-def next_lists(told: Sequences, cases: pd.DataFrame, sampled: int, rng: np.random.Generator) -> list[List]:
-    """P2 as lists to be ranked: the true next item among `sampled` - 1 random ones."""
+def next_lists(told: Sequences, cases: pd.DataFrame, others: int, rng: np.random.Generator) -> list[List]:
+    """P2 as lists to be ranked, one a user: the window items, of which each is a right answer, and `others` random
+    ones, after the history before the window."""
     out = []
-    for row in cases.itertuples(index=False):
-        others = unseen(told, row.user, len(told.titles), sampled - 1, rng)
-        items = np.concatenate([[row.item], others])
-        out.append(List(f"next-{row.user}-{row.prefix}", row.user, row.prefix, items, (row.item,)))
+    for user, rows in cases.groupby("user", sort=True):
+        targets = rows["item"].unique()
+        items = np.concatenate([targets, unseen(told, user, len(told.titles), others, rng)])
+        prefix = int(rows["prefix"].min())
+        out.append(List(f"next-{user}-{prefix}", int(user), prefix, items, tuple(targets.tolist())))
     return out
 
 

@@ -337,7 +337,10 @@ def _lessons(run: Run, llm: weights.LLM, with_hints: bool, seed: int) -> dict[st
             ]
     order = cases(ready.split, "sequential", asked.window)
     order = order[(order["part"] == "window") & ~ready.held_out[order["user"].to_numpy()]]
-    following = instructions.next_lists(ready.told, _some(order, asked.next, rng), run.preset.augmentation.sampled, rng)
+    drawn = rng.permutation(order["user"].unique())[: asked.next]
+    following = instructions.next_lists(
+        ready.told, order[order["user"].isin(drawn)], run.preset.augmentation.sampled, rng
+    )
     out["next"] = instructions.ranking_examples(llm, ready.told, following, ask.history, None, before, mode)
     out["pair"] = instructions.pair_examples(llm, ready.told, _some(order, asked.pairs, rng), ask.history, rng)
     return out

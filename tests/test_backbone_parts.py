@@ -41,6 +41,39 @@ def test_info_nce_by_hand():
 # --- SGL --------------------------------------------------------------------------------------------------------
 
 
+class Drawn:
+    """Stands for a random generator whose draws are known."""
+
+    def __init__(self, *draws):
+        self.draws = [np.array(draw) for draw in draws]
+
+    def random(self, shape):
+        return np.broadcast_to(self.draws.pop(0), shape)
+
+    def integers(self, low, high):
+        draw = self.draws.pop(0)
+        assert (low <= draw).all() and (draw < high).all()
+        return draw
+
+
+def test_kept_edges_by_hand():
+    """Edges 0-0, 0-1, 1-0, 1-2; draws of at least 0.5 stay."""
+    users, items = np.array([0, 0, 1, 1]), np.array([0, 1, 0, 2])
+    for view in ("edge dropout", "random walk"):
+        kept = kept_edges(view, users, items, 2, 3, 0.5, Drawn([0.9, 0.1, 0.5, 0.4]))
+        assert kept.tolist() == [True, False, True, False]
+    kept = kept_edges("node dropout", users, items, 2, 3, 0.5, Drawn([0.2, 0.8], [0.7, 0.9, 0.3]))
+    assert kept.tolist() == [False, False, True, False]  # user 1 stays, of items 0 and 1
+
+
+def test_a_random_walk_propagates_through_another_graph_at_each_layer_by_hand():
+    """Users 0, 1, items 2, 3. First layer: the edge 0-2; second: 1-2. (E + A_1 E + A_2 A_1 E) / 3."""
+    first, second = (normalised_adjacency(np.array([u]), np.array([0]), 2, 2) for u in (0, 1))
+    e = torch.tensor([[1.0], [2.0], [3.0], [4.0]])
+    # A_1 E = (3, 0, 1, 0): user 0 and item 2 change places; A_2 of it = (0, 1, 0, 0)
+    assert (3 * propagate([first, second], e)).flatten().tolist() == pytest.approx([4, 3, 4, 4])
+
+
 def test_node_dropout_keeps_an_edge_exactly_when_both_its_ends_stay():
     users, items = np.divmod(np.arange(12), 4)  # every user has every item
     for seed in range(20):
@@ -102,12 +135,10 @@ def test_positive_mixing_by_hand():
 
 
 def test_hop_mixing_by_hand():
-    """One user, two hops, two candidates; shares 0 but for candidate 0 at hop 1, which becomes the positive."""
+    """One user, two hops, two candidates: the first entry decides, 2 > 1 at hop 0 and 4 > 3 at hop 1."""
     query = torch.tensor([[1.0, 0.0]])
-    positive = torch.tensor([[[9.0, 0.0], [9.0, 0.0]]])
-    negatives = torch.tensor([[[[1.0, 5.0], [0.0, 0.0]], [[2.0, -5.0], [3.0, 0.0]]]])
-    share = torch.tensor([[[0.0, 1.0], [0.0, 0.0]]])
-    assert hardest(query, positive, negatives, share).tolist() == [[1, 0]]  # 2 > 1 at hop 0; 9 > 3 at hop 1
+    negatives = torch.tensor([[[[1.0, 5.0], [4.0, 0.0]], [[2.0, -5.0], [3.0, 0.0]]]])
+    assert hardest(query, negatives).tolist() == [[1, 0]]
 
 
 @settings(max_examples=40, deadline=None)
@@ -115,11 +146,9 @@ def test_hop_mixing_by_hand():
 def test_hop_mixing_is_the_arg_max_over_the_mixtures(b, m, h, seed):
     rng = torch.Generator().manual_seed(seed)
     query, positive = torch.randn(b, 3, generator=rng), torch.randn(b, h, 3, generator=rng)
-    negatives, share = torch.randn(b, m, h, 3, generator=rng), torch.rand(b, m, h, generator=rng)
-    mixed = share[..., None] * positive[:, None] + (1 - share[..., None]) * negatives
-    score = (query[:, None, None] * mixed).sum(-1)
-    best = hardest(query, positive, negatives, share)
-    chosen = score.gather(1, best[:, None])[:, 0]
+    negatives, share = torch.randn(b, m, h, 3, generator=rng), torch.rand(b, 1, h, 1, generator=rng)
+    score = (query[:, None, None] * mix_positive(positive[:, None], negatives, share)).sum(-1)  # [B, M, H]
+    chosen = score.gather(1, hardest(query, negatives)[:, None])[:, 0]
     torch.testing.assert_close(chosen, score.amax(dim=1), atol=1e-5, rtol=1e-4)
 
 
@@ -223,6 +252,14 @@ def test_cloze_hides_some_items_and_never_none(lengths, share, seed):
             assert at[:n].all()
 
 
+def test_cloze_by_hand():
+    """Pad 9, mask 8: draws below 0.3 are hidden; where there is none, the last item is."""
+    rows = np.array([[1, 2, 3, 9], [4, 5, 9, 9]])
+    items, targets = cloze(rows, 0.3, 9, 8, Drawn([[0.1, 0.5, 0.2, 0.0], [0.9, 0.9, 0.0, 0.0]]))
+    assert items.tolist() == [[8, 2, 8, 9], [4, 8, 9, 9]]
+    assert targets.tolist() == [[1, 9, 3, 9], [9, 5, 9, 9]]
+
+
 def test_cloze_hides_the_share_it_is_told_to():
     given_, _ = cloze(np.zeros((500, 40), int), 0.25, 99, 77, np.random.default_rng(0))
     assert (given_ == 77).mean() == pytest.approx(0.25, abs=0.01)
@@ -276,6 +313,16 @@ LENGTHS = st.lists(st.integers(1, 9), min_size=1, max_size=6)
 
 def rows_of(lengths: list[int], width: int = 9, pad: int = 99) -> tuple[np.ndarray, np.ndarray]:
     return np.array([[*range(10, 10 + n), *[pad] * (width - n)] for n in lengths]), np.array(lengths)
+
+
+def test_crop_mask_and_reorder_by_hand():
+    rows, n = rows_of([5, 2], width=6)  # 10 11 12 13 14 | 10 11
+    assert crop(rows, n, 0.6, 99, Drawn([1, 1])).tolist() == [[11, 12, 13, 99, 99, 99], [11, 99, 99, 99, 99, 99]]
+    draws = [[0.5, 0.1, 0.9, 0.2, 0.7, 0.0], [0.3, 0.2, 0.0, 0.0, 0.0, 0.0]]  # the smallest are masked: floor(0.5 n)
+    assert masked(rows, n, 0.5, 7, Drawn(draws)).tolist() == [[10, 7, 12, 7, 14, 99], [10, 7, 99, 99, 99, 99]]
+    # floor(0.6 n) = 3 from place 1: 11 12 13 in the order of their draws; of user 1 one, which stays
+    draws = [[0.0, 0.9, 0.1, 0.5, 0.0, 0.0]] * 2
+    assert reorder(rows, n, 0.6, Drawn([1, 0], draws)).tolist() == [[10, 12, 13, 11, 14, 99], [10, 11, 99, 99, 99, 99]]
 
 
 @settings(max_examples=60, deadline=None)

@@ -43,10 +43,10 @@ def cloze(
 class BERT4Rec(nn.Module):
     """BERT4Rec (Sun et al., CIKM 2019): items of a sequence are masked and found again from both sides.
 
-    loss = mean over masked places of -log softmax_i(h_t W . e_i + b_i)[the item], h = transformer without a causal
-    mask. To recommend, a mask is put after the history and read out. Petrov & Macdonald (RecSys 2022) found published
-    BERT4Recs to be trained too short, hence the patience here. As in the paper every epoch also has each sequence's
-    end with only its last item masked.
+    loss = mean over masked places of -log softmax_i(gelu(h_t W + b) . e_i + b_i)[the item], h = transformer without a
+    causal mask. To recommend, a mask is put after the history and read out. Petrov & Macdonald (RecSys 2022) found
+    published BERT4Recs to be trained too short, hence the patience here. As in the paper every epoch also has each
+    sequence's end with only its last item masked.
     """
 
     def __init__(self, data: TrainingData, settings: BERT4RecSettings):

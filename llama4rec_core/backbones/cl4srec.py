@@ -61,7 +61,8 @@ class CL4SRec(nn.Module):
     """CL4SRec (Xie et al., ICDE 2022): loss = SASRec's + contrast InfoNCE(s', s'').
 
     s' and s'' are the states after two versions of the same sequence, each made by crop, mask or reorder, drawn for
-    each sequence. The states after the other sequences of the batch are the negatives.
+    each sequence. The states after the other sequences of the batch, in their second versions, are the negatives, and
+    states are compared by cosine, as in SGL (the paper: both versions, and the dot product).
     """
 
     def __init__(self, data: TrainingData, settings: CL4SRecSettings):

@@ -29,22 +29,21 @@ def mix_positive(positive: torch.Tensor, negative: torch.Tensor, share: torch.Te
 
 
 @torch.no_grad()
-def hardest(query: torch.Tensor, positive: torch.Tensor, negatives: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+def hardest(query: torch.Tensor, negatives: torch.Tensor) -> torch.Tensor:
     """Hop mixing: which of M candidates, mixed with the positive, fits the query best at each of H hops, int64 [B, H].
 
-    query [B, D], positive [B, H, D], negatives [B, M, H, D], share [B, M, H]. The score of a mixture is the mixture of
-    the scores, so nothing of size [B, M, H, D] is computed.
+    query [B, D], negatives [B, M, H, D]. All M get the same share of the same positive, which leaves their order as it
+    is: the one that fits best unmixed.
     """
-    of_positive = torch.einsum("bd,bhd->bh", query, positive).unsqueeze(1)  # [B, 1, H]
-    of_negatives = torch.einsum("bd,bmhd->bmh", query, negatives)  # [B, M, H]
-    return mix_positive(of_positive, of_negatives, share).argmax(dim=1)
+    return torch.einsum("bd,bmhd->bmh", query, negatives).argmax(dim=1)
 
 
 class MixGCF(nn.Module):
     """MixGCF (Huang et al., KDD 2021) on LightGCN: BPR against a negative that no item has.
 
-    Of M un-interacted items, each mixed with the positive (`mix_positive`), every hop takes the one that fits the user
-    best (`hardest`), and e_mixed is the mean over hops: loss = -log sigmoid(e_u . e_i+ - e_u . e_mixed) + L2.
+    Of M un-interacted items, each mixed with the positive (`mix_positive`, a share a hop), every hop takes the one that
+    fits the user best (`hardest`), and e_mixed is the mean over hops:
+    loss = -log sigmoid(e_u . e_i+ - e_u . e_mixed) + L2.
     An augmented triple (u, i+, i-) has i- as its only candidate.
     """
 
@@ -71,10 +70,9 @@ class MixGCF(nn.Module):
         e_u = F.embedding(u, at.mean(dim=1))  # [B, D]
         e_i = F.embedding((i + first).unsqueeze(-1) * n_hops + hop, flat)  # [B, H, D]
         rows = (candidates + first).unsqueeze(-1) * n_hops + hop  # [B, M, H], places in flat
-        share = torch.rand(rows.shape)  # [B, M, H]
-        best = hardest(e_u, e_i, F.embedding(rows, flat.detach()), share).unsqueeze(1)  # [B, 1, H]
+        best = hardest(e_u, F.embedding(rows, flat.detach())).unsqueeze(1)  # [B, 1, H]
         e_j = F.embedding(rows.gather(1, best).squeeze(1), flat)  # [B, H, D]
-        mixed = mix_positive(e_i, e_j, share.gather(1, best).squeeze(1).unsqueeze(-1)).mean(dim=1)  # [B, D]
+        mixed = mix_positive(e_i, e_j, torch.rand(len(u), n_hops, 1)).mean(dim=1)  # [B, D]
         nodes = torch.stack([u, i + first, candidates[:, 0] + first])  # [3, B]
         size = F.embedding(nodes, e).square().sum(dim=(0, 2))  # [B]
         return (

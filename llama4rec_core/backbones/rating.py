@@ -179,14 +179,16 @@ def afm(columns: list, s: AFMSettings) -> nn.Module:
 
 
 def xdeepfm(columns: list, s: XDeepFMSettings) -> nn.Module:
-    """xDeepFM (Lian et al., KDD 2018): y = w . x + CIN(v_1, ..., v_F) + MLP(v_1, ..., v_F); a layer of the compressed
-    interaction network weighs the products of every feature with every map of the layer before."""
+    """xDeepFM (Lian et al., KDD 2018): y = w . x + CIN(v_1, ..., v_F) + MLP(v_1, ..., v_F). Layer k of the compressed
+    interaction network: x^k_h = relu(sum_(i,j) W^k_(h,i,j) x^(k-1)_i * v_j), x^0_i = v_i, products entry by entry; what
+    is read out is each map's sum over D."""
     return made("xdeepfm", "xDeepFM", columns, s, dnn_hidden_units=s.hidden, dnn_dropout=s.dropout,
                 cin_layer_size=s.compressed, l2_reg_linear=s.l2_linear)  # fmt: skip
 
 
 def autoint(columns: list, s: AutoIntSettings) -> nn.Module:
-    """AutoInt (Song et al., CIKM 2019): y = w . x + w_o . [self-attention among v_1, ..., v_F; MLP(v_1, ..., v_F)]."""
+    """AutoInt (Song et al., CIKM 2019): y = w . x + w_o . [a_1, ..., a_F, MLP(v_1, ..., v_F)], a_f = relu(W_r v_f +
+    sum_g softmax_g(<W_q v_f, W_k v_g>) W_v v_g), the heads side by side and one such layer on the other."""
     return made("autoint", "AutoInt", columns, s, dnn_hidden_units=s.hidden, dnn_dropout=s.dropout,
                 att_layer_num=s.layers, att_head_num=s.heads)  # fmt: skip
 
@@ -257,7 +259,7 @@ class FeatureModel(nn.Module):
     def _looked_up(self, x, *_, support_dense: bool = True) -> tuple[list[torch.Tensor], list]:
         """What deepctr-torch's models ask for: F embeddings [B, 1, D], and no dense features. All but AFM, which takes
         no dense ones, only concatenate them: they are given as the one tensor [B, F, D] that they are."""
-        v = x[..., :-1].contiguous()
+        v = x[..., :-1].contiguous()  # [B, F, D]
         return [v] if support_dense else list(v.split(1, dim=1)), []
 
     def examples(self, rng):
@@ -272,7 +274,8 @@ class FeatureModel(nn.Module):
         u = product(*self.user_pool, self.table).view(self.data.n_users, -1)  # [U, F_u (D + 1)]
         i = product(*self.item_pool, self.table).view(self.data.n_items, -1)  # [I, F_i (D + 1)]
         x = torch.cat([F.embedding(users, u), F.embedding(items, i)], dim=1)  # [B, F (D + 1)]
-        return self.mean + self.model(x.view(len(x), -1, self.table.shape[1])).squeeze(1)  # [B]
+        x = x.view(len(x), -1, self.table.shape[1])  # [B, F, D + 1]
+        return self.mean + self.model(x).squeeze(1)  # [B]
 
     def user_embeddings(self, histories=None):
         return self.table[: self.data.n_users, :-1]  # [U, D]

@@ -81,8 +81,9 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: torch.Tensor, visible: torch.Tensor | None = None) -> torch.Tensor:
-        b, n, d = x.shape
-        q, k, v = self.query_key_value(self.norm_attention(x)).view(b, n, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        b, n, d = x.shape  # [B, L, D]
+        qkv = self.query_key_value(self.norm_attention(x)).view(b, n, 3, self.heads, -1)  # [B, L, 3, heads, D / heads]
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # [B, heads, L, D / heads] each
         a = F.scaled_dot_product_attention(q, k, v, visible, is_causal=visible is None)  # [B, heads, L, D / heads]
         x = x + self.dropout(self.project(a.transpose(1, 2).reshape(b, n, d)))
         return x + self.dropout(self.narrow(F.gelu(self.widen(self.norm_forward(x)))))

