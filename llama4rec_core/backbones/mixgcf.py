@@ -15,7 +15,7 @@ from .fit import BACKBONES, Backbone, NegativeSampler, TrainingData
 class MixGCFSettings:
     dim: int = 64  # D
     layers: int = 2  # L, of propagation
-    negatives: int = 8  # M, candidates that a hard negative is mixed from
+    negatives: int = 16  # M, candidates that a hard negative is mixed from
     lr: float = 0.01  # of Adam
     batch_size: int = 4096  # pairs
     l2: float = 1e-4  # on the layer-0 embeddings of a batch's users and items

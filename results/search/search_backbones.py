@@ -37,7 +37,8 @@ GRID = {
     ],
     "LightGCN": [{"lr": 0.01, "layers": 2}, {"lr": 0.01, "layers": 3}],
     "MixGCF": [{"negatives": 8, "lr": 0.01}, {"negatives": 16, "lr": 0.01}, {"negatives": 4, "lr": 0.01}]
-    + [{"negatives": 8, "lr": 0.005}, {"negatives": 16, "lr": 0.005, "batch_size": 2048}],
+    + [{"negatives": 8, "lr": 0.005}, {"negatives": 16, "lr": 0.005, "batch_size": 2048}]
+    + [{"negatives": m, "lr": 0.01} for m in (32, 64)],
     "SGL": [
         {"temperature": t, "drop": drop, "contrast": contrast, "lr": lr, "epochs": 60, "patience": 8}
         for t, drop, contrast, lr in (
