@@ -50,7 +50,7 @@ class InstructionSettings:
     )
     window: int = 5  # each user's last training interactions: the only tuning targets, unseen by the hint backbone
     held_out: float = 0.2  # share of users whose windows are kept out of tuning, to choose on
-    next: int = 1000  # P2 lessons drawn at most, one a user
+    next: int = 1200  # P2 lessons drawn at most, one a user
     pairs: int = 500  # P1 lessons drawn at most
 
 
