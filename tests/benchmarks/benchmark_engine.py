@@ -127,12 +127,15 @@ def _generate(llm, known: Sequences, written: list[Prompt], few: list[List], siz
 
 
 def machine_rows(llm, known: Sequences, asked: argparse.Namespace) -> Iterator[dict]:
-    """Needed operations a second of reading and tuning, as a share of the measured matrix-product rate."""
-    rate, size = cost.machine_rate(seconds=3.0), cost.size(llm)
+    """Needed operations a second of reading and tuning, as a share of the matrix-product rate, which is measured right
+    before and right after each of the two."""
+    size, before = cost.size(llm), cost.machine_rate(seconds=5.0)
     given = [ranking_prompt(llm, known, each, 20, None) for each in lists(known, asked.users, 10)]
     tokens, places = sum(map(len, given)), sum(map(recording.logits_of, given))
     _score(llm, given[:8])
     spent = seconds(lambda: _score(llm, given))
+    between = cost.machine_rate(seconds=5.0)
+    rate = (before + between) / 2
     needed = 2 * size["body"] * tokens + 2 * size["head"] * places
     sum_of = f"(2 x {size['body']} x {tokens} + 2 x {size['head']} x {places}) / {spent:.2f} s / {rate:.4g}"
     yield from [
@@ -142,6 +145,7 @@ def machine_rows(llm, known: Sequences, asked: argparse.Namespace) -> Iterator[d
     ]
     settings = TuningSettings()
     tokens, places, spent = _tune(known, asked.tuned, settings)
+    rate = (between + cost.machine_rate(seconds=5.0)) / 2
     # forward through all; backward to the activations of the tuned layers; logits forward and backward
     upper = 2 * size["body"] * settings.layers
     needed = (2 * size["body"] + upper) * tokens + 4 * size["head"] * places
