@@ -119,7 +119,7 @@ def test_the_heatmap_frames_the_best_pair_with_less_llm():
 
 
 def test_the_training_curve_names_the_kept_epoch():
-    assert "kept: epoch 2, ndcg@10 0.0300;  4 s in all" in texts(figures.training_curve(LOG))
+    assert "kept: epoch 2, ndcg@10 0.0300;  4 s of training" in texts(figures.training_curve(LOG))
     lowest = figures.training_curve(LOG.rename(columns={"ndcg@10": "rmse"}))
     assert any("kept: epoch 1" in text for text in texts(lowest))
     assert any(
