@@ -1,4 +1,5 @@
-"""Where things lie, from the package's own place: no absolute path is written down anywhere.
+"""Where things lie, from the package's own place (no absolute path is written down anywhere), and which code lies
+there.
 
 Two environment variables move the two folders that grow: `LLAMA4REC_CACHE` (downloads and converted weights, shared
 between clones) and `LLAMA4REC_RESULTS` (what runs write).

@@ -342,12 +342,9 @@ def _lessons(run: Run, llm: weights.LLM, with_hints: bool, seed: int) -> dict[st
         ready.told, order[order["user"].isin(drawn)], run.preset.augmentation.sampled, rng
     )
     out["next"] = instructions.ranking_examples(llm, ready.told, following, ask.history, None, before, mode)
-    out["pair"] = instructions.pair_examples(llm, ready.told, _some(order, asked.pairs, rng), ask.history, rng)
+    drawn = order.iloc[np.sort(rng.permutation(len(order))[: asked.pairs])]
+    out["pair"] = instructions.pair_examples(llm, ready.told, drawn, ask.history, rng)
     return out
-
-
-def _some(frame: pd.DataFrame, count: int, rng: np.random.Generator) -> pd.DataFrame:
-    return frame.iloc[np.sort(rng.permutation(len(frame))[:count])]
 
 
 def hint_source(run: Run, known: Predictions, variant: str) -> HintSource:

@@ -38,9 +38,9 @@ def test_the_committed_readme_shows_the_committed_tables(monkeypatch):
 
 
 def test_base_rows_join_tables_2_to_4_without_touching_the_llms_rows(published):
+    """Two backbones and a yardstick of a small run, published beside a row that an LLM made; readable as any table."""
     results = published
     llms = tables.read(results / "tables" / "table_2_direct.csv")
-    """Two backbones and a yardstick of a small run, published beside a row that an LLM made; readable as any table."""
     run = stages.Run.open(
         presets.Preset("quick", data=presets.DataSettings(users=30), backbone_settings={"MF": {"epochs": 2}})
     )

@@ -41,5 +41,5 @@ class TuningSettings:
     row_tokens: int = 512  # a row holds as many prompts as fit
     rows_per_step: int = 4  # gradient accumulation
     choice_weight: float = 1.0  # of the choice loss beside cross-entropy
-    temperature: float = 1.0  # of the choice loss: what alternatives' scores are divided by
+    temperature: float = 1.0  # T of the choice loss among texts: what their scores are divided by
     save_steps: int = 25  # a kill loses at most this many steps

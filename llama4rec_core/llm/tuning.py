@@ -8,8 +8,8 @@ An example is a prompt and, for each question in it, its alternatives and the ri
                                                  or log p(yes) - log p(no) where each candidate is asked about
 
 The second is what ranking by likelihood needs: not that the right title is likely, but that it is likelier than the
-others. Titles' likelihoods lie many nats apart, for reasons of wording more than of taste, so they are compared at a
-temperature T > 1; T in front keeps the gradient's size. Single tokens (digits, yes and no, letters) have T = 1.
+others. Titles' likelihoods lie many nats apart, for reasons of wording more than of taste, so a temperature T may
+soften them; T in front keeps the gradient's size. Single tokens (digits, yes and no, letters) have T = 1.
 `transformers.Trainer` runs it, so checkpoints, resuming, gradient accumulation and `accelerate launch` are
 the library's.
 """

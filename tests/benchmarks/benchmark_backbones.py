@@ -170,7 +170,7 @@ for epoch in range(300):
 def recbole_rows() -> Iterator[dict]:
     """RecBole's own loop on the same ratings."""
     data, valid = ml_100k()
-    every = data.histories
+    all_histories = data.histories
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         python = _recbole_environment(folder / "venv")
@@ -191,7 +191,7 @@ def recbole_rows() -> Iterator[dict]:
             mine = pd.DataFrame({"seconds": log["seconds"], "value": log["ndcg@10"]})
             yield from compare("recbole", ours, mine, f"RecBole {theirs}", pd.DataFrame(rows), len(data.users), True)
             fitted, users = fit(ours, data, None, 0, {"epochs": 1}), valid["user"].to_numpy()
-            histories = [every[u] for u in users]
+            histories = [all_histories[u] for u in users]
             start = time.perf_counter()
             top_k(fitted, users, histories, histories, 10)
             seconds = time.perf_counter() - start
