@@ -1,6 +1,6 @@
 # The run matrix: one rule per notebook, each notebook run by papermill.
 #
-#   snakemake                            preset quick: the first rows of Tables 2-4, under an hour on two cores
+#   snakemake                            preset quick: the first rows of Tables 2-4, about an hour on two cores
 #   snakemake --config preset=smoke      a look at every step in minutes
 #   snakemake base                       Base rows of every backbone, five seeds, both protocols; no LLM
 #   snakemake publish                    merge the run's tables and figures into results/tables and results/figures
