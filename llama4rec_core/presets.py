@@ -46,7 +46,7 @@ class InstructionSettings:
     tokens: int = 100_000  # per adapter, all kinds together
     # how the tokens are divided: the two rankings (top-k tasks that are asked for), next item, ratings, pairs
     shares: dict[str, float] = field(
-        default_factory=lambda: {"direct": 3.0, "sequential": 3.0, "next": 2.0, "rating": 2.0, "pair": 1.0}
+        default_factory=lambda: {"direct": 1.0, "sequential": 1.0, "next": 6.0, "rating": 2.0, "pair": 1.0}
     )
     window: int = 5  # each user's last training interactions: the only tuning targets, unseen by the hint backbone
     held_out: float = 0.2  # share of users whose windows are kept out of tuning, to choose on

@@ -35,11 +35,11 @@ class TuningSettings:
     layers: float = (
         0.5  # the share of layers, counted from the top, that is tuned: below them nothing is back-propagated
     )
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-4
     warmup_steps: int = 5
     epochs: int = 1
     row_tokens: int = 512  # a row holds as many prompts as fit
     rows_per_step: int = 4  # gradient accumulation
     choice_weight: float = 1.0  # of the choice loss beside cross-entropy
-    temperature: float = 1.0  # T of the choice loss among texts: what their scores are divided by
+    temperature: float = 10.0  # T of the choice loss among texts: what their scores are divided by
     save_steps: int = 25  # a kill loses at most this many steps

@@ -86,6 +86,8 @@ GRID = {
     ]
     + [{}],
 }
+for _rating in ("DeepFM", "NFM", "DCN", "AFM", "xDeepFM", "AutoInt"):  # as good as none, as in deepctr-torch's own fit
+    GRID[_rating].append({"l2_linear": 1e-7, "l2_embedding": 1e-7})
 
 
 def read(wheel: str) -> tuple[TrainingData, pd.DataFrame]:

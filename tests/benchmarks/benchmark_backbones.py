@@ -20,6 +20,7 @@ import textwrap
 import time
 import venv
 from collections.abc import Iterator
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -90,8 +91,14 @@ def deepctr_rows() -> Iterator[dict]:
 
 
 def _deepctr_fit(name: str, data: TrainingData, valid: pd.DataFrame, settings) -> pd.DataFrame:
-    """The same network with deepctr-torch's compile and fit: its data loader, its metrics; one epoch a call."""
+    """The same network with deepctr-torch's compile and fit: its data loader, its metrics; one epoch a call.
+
+    Its fit sums the squared errors of a batch where ours takes their mean: for the same objective, its L2 weights are
+    ours times the batch size.
+    """
     torch.manual_seed(0)
+    l2 = {f.name: getattr(settings, f.name) * settings.batch_size for f in fields(settings) if f.name[:3] == "l2_"}
+    settings = replace(settings, **l2)
     users = rating.fields_of("user", data.n_users, data.user_features)
     items = rating.fields_of("item", data.n_items, data.item_features)
     columns = rating.columns_of(users + items, settings.dim)
