@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
@@ -20,6 +21,7 @@ from llama4rec_core.backbones.fit import BACKBONES
 from llama4rec_core.backbones.mixgcf import MixGCF, MixGCFSettings, hardest, mix_positive
 from llama4rec_core.backbones.sequential import Block, item_loss
 from llama4rec_core.backbones.sgl import SGL, SGLSettings, kept_edges
+from llama4rec_core.backbones.sparse import product, sparse
 
 SEEDS = st.integers(0, 2**31)
 
@@ -494,3 +496,20 @@ def test_byte_dropout_keeps_what_it_says_and_the_mean():
     assert found.unique().tolist() == pytest.approx([0, 256 / 192]) and abs(float(found.mean()) - 1) < 0.01
     assert abs(float((found == 0).float().mean(dim=0).std()) - (0.25 * 0.75 / 1000) ** 0.5) < 0.004
     assert (dropout.eval()(x) == x).all() and (rating.ByteDropout(0.0)(x) == x).all()
+
+
+@given(st.data())
+@settings(max_examples=60, deadline=None)
+def test_sparse_products_in_blocks_are_the_dense_ones(data):
+    """Any shape, empty rows and columns, any number of columns a block; and A^T @ g backwards."""
+    rows, columns, d = (data.draw(st.integers(1, 9)) for _ in range(3))
+    rng = np.random.default_rng(data.draw(st.integers(0, 999)))
+    dense = rng.standard_normal((rows, columns)) * (rng.random((rows, columns)) < 0.3)
+    made = [sparse(scipy.sparse.csr_array(a), data.draw(st.integers(1, 10))) for a in (dense, dense.T)]
+    a = torch.tensor(dense, dtype=torch.float32)
+    assert torch.equal(made[0].to_dense(), a) and torch.equal(made[1].to_dense(), a.T)
+    x, g = torch.randn(columns, d, requires_grad=True), torch.randn(rows, d)
+    out = product(*made, x)
+    out.backward(g)
+    torch.testing.assert_close(out, a @ x)
+    torch.testing.assert_close(x.grad, a.T @ g)

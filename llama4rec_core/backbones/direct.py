@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .fit import BACKBONES, Backbone, NegativeSampler, TrainingData
-from .sparse import csr, product
+from .sparse import Sparse, product, sparse
 
 
 def bpr_loss(positive: torch.Tensor, negative: torch.Tensor) -> torch.Tensor:
@@ -56,13 +56,11 @@ class MF(nn.Module):
         return bpr_examples(self.data, self.sampler, rng)
 
     def loss(self, u, i, j):
-        p, q_i, q_j = F.embedding(u, self.p), F.embedding(i, self.q), F.embedding(j, self.q)  # [B, D]
-        b_i, b_j = self.b[i], self.b[j]  # [B]
-        p_used = F.dropout(p, self.settings.dropout, self.training)
-        size = (p.square() + q_i.square() + q_j.square()).sum(dim=1) + b_i.square() + b_j.square()  # [B]
-        return bpr_loss((p_used * q_i).sum(dim=1) + b_i, (p_used * q_j).sum(dim=1) + b_j) + (
-            self.settings.l2 / 2 * size.mean()
-        )
+        items = torch.stack([i, j])  # [2, B]
+        p, q, b = F.embedding(u, self.p), F.embedding(items, self.q), self.b[items]  # [B, D], [2, B, D], [2, B]
+        y = (F.dropout(p, self.settings.dropout, self.training) * q).sum(dim=2) + b  # [2, B]
+        size = p.square().sum() + q.square().sum() + b.square().sum()
+        return bpr_loss(*y) + self.settings.l2 / 2 * size / len(u)
 
     def scores(self, users, histories=None):
         return self.p[users] @ self.q.T + self.b  # [B, I]
@@ -82,16 +80,16 @@ class LightGCNSettings:
     patience: int = 10  # epochs without a better validation NDCG@10
 
 
-def normalised_adjacency(users: np.ndarray, items: np.ndarray, n_users: int, n_items: int) -> torch.Tensor:
-    """D^-1/2 A D^-1/2 of the bipartite graph, sparse CSR [U + I, U + I]; a repeated interaction counts once."""
+def normalised_adjacency(users: np.ndarray, items: np.ndarray, n_users: int, n_items: int) -> Sparse:
+    """D^-1/2 A D^-1/2 of the bipartite graph, sparse [U + I, U + I]; a repeated interaction counts once."""
     user, item = np.divmod(np.unique(users * n_items + items), n_items)
     rows, columns = np.concatenate([user, item + n_users]), np.concatenate([item + n_users, user])
     degree = np.bincount(rows, minlength=n_users + n_items)
     values = (1 / np.sqrt(degree[rows] * degree[columns])).astype(np.float32)
-    return csr(scipy.sparse.csr_array((values, (rows, columns)), shape=(n_users + n_items,) * 2))
+    return sparse(scipy.sparse.csr_array((values, (rows, columns)), shape=(n_users + n_items,) * 2))
 
 
-def hops(adjacencies: Sequence[torch.Tensor], e: torch.Tensor) -> torch.Tensor:
+def hops(adjacencies: Sequence[Sparse], e: torch.Tensor) -> torch.Tensor:
     """E^0, A_1 E^0, A_2 A_1 E^0, ..., one hop for each of the L adjacencies: [U + I, L + 1, D]."""
     out = [e]
     for adjacency in adjacencies:
@@ -99,7 +97,7 @@ def hops(adjacencies: Sequence[torch.Tensor], e: torch.Tensor) -> torch.Tensor:
     return torch.stack(out, dim=1)
 
 
-def propagate(adjacencies: Sequence[torch.Tensor], e: torch.Tensor) -> torch.Tensor:
+def propagate(adjacencies: Sequence[Sparse], e: torch.Tensor) -> torch.Tensor:
     """The mean of `hops`, (E^0 + ... + E^L) / (L + 1), [U + I, D], without keeping them."""
     total = e
     for adjacency in adjacencies:

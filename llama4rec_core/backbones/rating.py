@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .fit import BACKBONES, Backbone, TrainingData
-from .sparse import csr, product
+from .sparse import Sparse, product, sparse
 
 NO_FEATURES = ("user_id", "item_id", "title")  # columns that name a row; the row number is the feature already
 
@@ -281,7 +281,7 @@ class FeatureModel(nn.Module):
         return self.table[: self.data.n_users, :-1]  # [U, D]
 
 
-def pool(fields: list[Field], first: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+def pool(fields: list[Field], first: int, size: int) -> tuple[Sparse, Sparse]:
     """The mean over each field's values as a sparse matrix [R F, size], row r F + f for row r's field f, and its
     transpose. first: the table's row of the first field's code 0; in a field of several values code 0 fills up."""
     count = len(fields[0].codes)
@@ -296,7 +296,7 @@ def pool(fields: list[Field], first: int, size: int) -> tuple[torch.Tensor, torc
         first += field.size
     values, rows, columns = (np.concatenate(part) for part in (values, rows, columns))
     matrix = scipy.sparse.csr_array((values.astype(np.float32), (rows, columns)), shape=(count * len(fields), size))
-    return csr(matrix), csr(matrix.T.tocsr())
+    return sparse(matrix), sparse(matrix.T.tocsr())
 
 
 for _name, _make, _settings in (

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import nn
 
 from .contrast import info_nce
 from .direct import LightGCN, normalised_adjacency, propagate
 from .fit import BACKBONES, Backbone, TrainingData
+from .sparse import Sparse
 
 VIEWS = ("edge dropout", "node dropout", "random walk")
 
@@ -52,17 +52,17 @@ class SGL(nn.Module):
             raise ValueError(f"SGL's view {settings.view!r} is unknown: the known ones are {', '.join(VIEWS)}")
         self.data, self.settings = data, settings
         self.recommender = LightGCN(data, settings)
-        self.views: list[list[torch.Tensor]] = []  # two, each with one adjacency a layer
+        self.views: list[list[Sparse]] = []  # two, each with one adjacency a layer
 
     def examples(self, rng):
         self.views = [self._view(rng) for _ in range(2)]
         return self.recommender.examples(rng)
 
-    def _view(self, rng: np.random.Generator) -> list[torch.Tensor]:
+    def _view(self, rng: np.random.Generator) -> list[Sparse]:
         data, asked = self.data, self.settings
         size = data.n_users, data.n_items
 
-        def thinned() -> torch.Tensor:
+        def thinned() -> Sparse:
             kept = kept_edges(asked.view, data.users, data.items, *size, asked.drop, rng)
             return normalised_adjacency(data.users[kept], data.items[kept], *size)
 

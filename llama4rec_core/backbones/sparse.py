@@ -1,47 +1,82 @@
 """Products with a constant sparse matrix, forwards and backwards."""
 
-import warnings
+from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse
 import torch
 import torch.nn.functional as F
 
-
-def csr(matrix: scipy.sparse.csr_array) -> torch.Tensor:
-    """float32, sparse CSR, the same shape; places as int32 where they fit, which MKL would turn them into each time."""
-    whole = np.int32 if matrix.nnz < 2**31 else np.int64
-    parts = (torch.from_numpy(part.astype(whole)) for part in (matrix.indptr, matrix.indices))
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-        return torch.sparse_csr_tensor(
-            *parts, torch.from_numpy(matrix.data), size=matrix.shape, dtype=torch.float32, check_invariants=True
-        )
+COLUMNS = 8192  # of a block: as many rows of x, 2 MB of them at 64 float32, as a core's cache can hold
 
 
-def times(matrix: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """A @ x for a sparse CSR A. Unlike torch's own product it fetches the rows of x ahead of their use."""
-    return F.embedding_bag(
-        matrix.col_indices(),
-        x,
-        matrix.crow_indices(),
-        mode="sum",
-        per_sample_weights=matrix.values(),
-        include_last_offset=True,
-    )
+@dataclass(frozen=True)
+class Block:
+    """Some rows and columns of a matrix, in CSR form. The rows of x it asks for stay in cache from one use to the next."""
+
+    rows: slice
+    columns: slice
+    indices: torch.Tensor  # int32 [nnz], counted from the block's first column
+    begin: torch.Tensor  # int32 [rows + 1], where in `indices` a row begins
+    values: torch.Tensor  # float32 [nnz]
+
+
+@dataclass(frozen=True)
+class Sparse:
+    """A constant matrix as the sum of its blocks, which share no column."""
+
+    shape: tuple[int, int]
+    blocks: list[Block]
+
+    def __matmul__(self, x: torch.Tensor) -> torch.Tensor:
+        """A @ x, [R, D], for x [C, D]. embedding_bag fetches x's rows ahead of their use; torch's CSR does not."""
+        out = x.new_zeros(self.shape[0], x.shape[1])
+        for block in self.blocks:
+            out[block.rows] += F.embedding_bag(
+                block.indices,
+                x[block.columns],
+                block.begin,
+                mode="sum",
+                per_sample_weights=block.values,
+                include_last_offset=True,
+            )
+        return out
+
+    def to_dense(self) -> torch.Tensor:
+        out = torch.zeros(self.shape)
+        for block in self.blocks:
+            part = out[block.rows, block.columns]
+            part[torch.arange(len(part)).repeat_interleave(block.begin.diff()), block.indices.long()] = block.values
+        return out
+
+
+def sparse(matrix: scipy.sparse.csr_array, columns: int = COLUMNS) -> Sparse:
+    """float32, the same shape, in blocks of so many columns; of rows only those between its first and last entry."""
+    blocks, many = [], matrix.shape[1] > columns
+    by_column = matrix.tocsc() if many else None
+    for start in range(0, matrix.shape[1], columns):
+        part = by_column[:, start : start + columns].tocsr() if many else matrix
+        filled = np.flatnonzero(np.diff(part.indptr))
+        if not len(filled):
+            continue
+        first, end = int(filled[0]), int(filled[-1]) + 1
+        indices, begin = part.indices.astype(np.int32), part.indptr[first : end + 1].astype(np.int32)
+        arrays = map(torch.from_numpy, (indices, begin, part.data.astype(np.float32)))
+        blocks.append(Block(slice(first, end), slice(start, start + columns), *arrays))
+    return Sparse(matrix.shape, blocks)
 
 
 class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx, matrix, transposed, x):
         ctx.transposed = transposed
-        return times(matrix, x)
+        return matrix @ x
 
     @staticmethod
     def backward(ctx, gradient):
-        return None, None, times(ctx.transposed, gradient)
+        return None, None, ctx.transposed @ gradient
 
 
-def product(matrix: torch.Tensor, transposed: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """A @ x, whose gradient is A^T @ g. torch would transpose A at each step, ten times slower."""
+def product(matrix: Sparse, transposed: Sparse, x: torch.Tensor) -> torch.Tensor:
+    """A @ x, whose gradient is A^T @ g; A^T is given, since making it at each step would take longer than the rest."""
     return _Product.apply(matrix, transposed, x)
