@@ -258,9 +258,16 @@ class FeatureModel(nn.Module):
 
     def _looked_up(self, x, *_, support_dense: bool = True) -> tuple[list[torch.Tensor], list]:
         """What deepctr-torch's models ask for: F embeddings [B, 1, D], and no dense features. All but AFM, which takes
-        no dense ones, only concatenate them: they are given as the one tensor [B, F, D] that they are."""
+        no dense ones, only concatenate them: they are given as the one tensor [B, F, D] that they are. AFM multiplies
+        each two of what it is given: it is given the first and the second halves of all pairs, [B, F (F - 1) / 2, D].
+        """
         v = x[..., :-1].contiguous()  # [B, F, D]
-        return [v] if support_dense else list(v.split(1, dim=1)), []
+        if support_dense:
+            return [v], []
+        last = v.shape[1] - 1
+        first = torch.cat([v[:, f : f + 1].expand(-1, last - f, -1) for f in range(last)], dim=1)
+        second = torch.cat([v[:, f + 1 :] for f in range(last)], dim=1)
+        return [first, second], []
 
     def examples(self, rng):
         return self.data.users, self.data.items, self.data.ratings

@@ -12,7 +12,7 @@ COLUMNS = 8192  # of a block: as many rows of x, 2 MB of them at 64 float32, as 
 
 @dataclass(frozen=True)
 class Block:
-    """Some rows and columns of a matrix, in CSR form. The rows of x it asks for stay in cache from one use to the next."""
+    """Some rows and columns of a matrix, in CSR form: few enough columns that the rows of x asked for stay in cache."""
 
     rows: slice
     columns: slice
