@@ -18,6 +18,7 @@ from llama4rec_core.backbones.cl4srec import CL4SRec, CL4SRecSettings, crop, mas
 from llama4rec_core.backbones.contrast import info_nce
 from llama4rec_core.backbones.direct import hops, normalised_adjacency, propagate
 from llama4rec_core.backbones.fit import BACKBONES
+from llama4rec_core.backbones.interactions import ByteDropout
 from llama4rec_core.backbones.mixgcf import MixGCF, MixGCFSettings, hardest, mix_positive
 from llama4rec_core.backbones.sequential import Block, item_loss
 from llama4rec_core.backbones.sgl import SGL, SGLSettings, kept_edges
@@ -452,7 +453,6 @@ def test_autoint_lets_features_attend_to_each_other():
     for h in range(2):
         part = slice(2 * h, 2 * h + 2)
         scores = q[..., part] @ k[..., part].transpose(1, 2)
-        scores = scores / math.sqrt(2) if layer.scaling else scores
         heads.append(torch.softmax(scores, dim=-1) @ value[..., part])
     attended = torch.relu(torch.cat(heads, dim=-1) + v @ layer.W_Res)
     expected = model.dnn_linear(torch.cat([attended.flatten(1), model.dnn(v.flatten(1))], dim=1))[:, 0]
@@ -491,11 +491,11 @@ def test_one_table_is_deepctrs_own_tables(name):
 
 def test_byte_dropout_keeps_what_it_says_and_the_mean():
     torch.manual_seed(0)
-    dropout, x = rating.ByteDropout(0.25), torch.ones(1000, 77)
+    dropout, x = ByteDropout(torch.nn.Dropout(0.25)), torch.ones(1000, 77)
     found = dropout(x)
     assert found.unique().tolist() == pytest.approx([0, 256 / 192]) and abs(float(found.mean()) - 1) < 0.01
     assert abs(float((found == 0).float().mean(dim=0).std()) - (0.25 * 0.75 / 1000) ** 0.5) < 0.004
-    assert (dropout.eval()(x) == x).all() and (rating.ByteDropout(0.0)(x) == x).all()
+    assert (dropout.eval()(x) == x).all() and (ByteDropout(torch.nn.Dropout(0.0))(x) == x).all()
 
 
 @given(st.data())

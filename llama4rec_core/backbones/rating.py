@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .fit import BACKBONES, Backbone, TrainingData
+from .interactions import with_our_layers
 from .sparse import Sparse, product, sparse
 
 NO_FEATURES = ("user_id", "item_id", "title")  # columns that name a row; the row number is the feature already
@@ -204,25 +205,10 @@ def columns_of(fields: list[Field], dim: int) -> list:
 
 
 class FirstOrder(nn.Module):
-    """w . x, from embeddings [B, F, D + 1] whose last entry is the first-order weight: [B, 1]."""
+    """w . x, from the features' embeddings [B, F, D] and first-order weights [B, F, 1]: [B, 1]."""
 
     def forward(self, x):
-        return x[..., -1].sum(dim=1, keepdim=True)
-
-
-class ByteDropout(nn.Module):
-    """Dropout with p rounded to a 256th, by random bytes of which a CPU draws eight at a time."""
-
-    def __init__(self, p: float):
-        super().__init__()
-        self.below = round(256 * p)
-
-    def forward(self, x):
-        if not self.training or not self.below:
-            return x
-        drawn = torch.empty(-(-x.numel() // 8), dtype=torch.int64).random_(-(2**63), None).view(torch.uint8)
-        kept = (drawn[: x.numel()].view(x.shape) >= self.below).float()
-        return x * kept.mul_(256 / (256 - self.below))
+        return x[1].sum(dim=1)
 
 
 class FeatureModel(nn.Module):
@@ -231,9 +217,10 @@ class FeatureModel(nn.Module):
     x_ui holds the two ids and every feature column; a column with "|" in it is multi-valued, its embeddings averaged.
     loss = mean (r_ui - y)^2 + l2_embedding |V|^2 + l2_linear |w|^2 + the model's own L2 terms.
 
-    What the model makes of the embeddings is deepctr-torch's; looking them up is not. There each of the F features has
-    two tables and is looked up for each rating. Here V and w are the columns of one table, what belongs to each user
-    and each item is put together by a sparse product once a step, and a rating takes one row of each.
+    The model is deepctr-torch's, some of its layers put in larger operations; looking embeddings up is not. There each
+    of the F features has two tables and is looked up for each rating. Here V and w are the columns of one table, what
+    belongs to each user and each item is put together by a sparse product once a step, and a rating takes one row of
+    each.
     """
 
     def __init__(self, data: TrainingData, settings, make: Callable[[list, object], nn.Module]):
@@ -241,40 +228,28 @@ class FeatureModel(nn.Module):
         users = fields_of("user", data.n_users, data.user_features)
         items = fields_of("item", data.n_items, data.item_features)
         self.data, self.settings = data, settings
-        self.model = make(columns_of(users + items, settings.dim), settings)
+        self.model = with_our_layers(make(columns_of(users + items, settings.dim), settings))
         self.model.embedding_dict, self.model.linear_model = nn.ModuleDict(), FirstOrder()
         self.model.input_from_feature_columns = self._looked_up
         self.model.regularization_weight = self.model.regularization_weight[2:]  # of the two tables: the loss's own
-        for parent in list(self.model.modules()):
-            for name, child in parent.named_children():
-                if isinstance(child, nn.Dropout):
-                    setattr(parent, name, ByteDropout(child.p))
         size = sum(field.size for field in users + items)
         v, w = 0.01 * torch.randn(size, settings.dim), 1e-4 * torch.randn(size, 1)
         self.table = nn.Parameter(torch.cat([v, w], dim=1))  # [all features' values, D + 1]
+        self.l2 = torch.tensor([settings.l2_embedding] * settings.dim + [settings.l2_linear])  # [D + 1]
         self.user_pool = pool(users, 0, size)
         self.item_pool = pool(items, sum(field.size for field in users), size)
         self.register_buffer("mean", torch.tensor(data.ratings.mean(dtype=np.float64)).float())
 
-    def _looked_up(self, x, *_, support_dense: bool = True) -> tuple[list[torch.Tensor], list]:
-        """What deepctr-torch's models ask for: F embeddings [B, 1, D], and no dense features. All but AFM, which takes
-        no dense ones, only concatenate them: they are given as the one tensor [B, F, D] that they are. AFM multiplies
-        each two of what it is given: it is given the first and the second halves of all pairs, [B, F (F - 1) / 2, D].
-        """
-        v = x[..., :-1].contiguous()  # [B, F, D]
-        if support_dense:
-            return [v], []
-        last = v.shape[1] - 1
-        first = torch.cat([v[:, f : f + 1].expand(-1, last - f, -1) for f in range(last)], dim=1)
-        second = torch.cat([v[:, f + 1 :] for f in range(last)], dim=1)
-        return [first, second], []
+    def _looked_up(self, x, *_, **__) -> tuple[list[torch.Tensor], list]:
+        """What deepctr-torch's models ask for: embeddings, and no dense features. They only concatenate the F they
+        expect, [B, 1, D] each, and are given the one tensor [B, F, D] that this makes."""
+        return [x[0].contiguous()], []
 
     def examples(self, rng):
         return self.data.users, self.data.items, self.data.ratings
 
     def loss(self, users, items, ratings):
-        v, w, asked = self.table[:, :-1], self.table[:, -1], self.settings
-        tables = asked.l2_embedding * v.square().sum() + asked.l2_linear * w.square().sum()
+        tables = self.l2 @ self.table.square().sum(dim=0)
         return F.mse_loss(self.rate(users, items), ratings) + tables + self.model.get_regularization_loss().squeeze()
 
     def rate(self, users, items):
@@ -282,7 +257,7 @@ class FeatureModel(nn.Module):
         i = product(*self.item_pool, self.table).view(self.data.n_items, -1)  # [I, F_i (D + 1)]
         x = torch.cat([F.embedding(users, u), F.embedding(items, i)], dim=1)  # [B, F (D + 1)]
         x = x.view(len(x), -1, self.table.shape[1])  # [B, F, D + 1]
-        return self.mean + self.model(x).squeeze(1)  # [B]
+        return self.mean + self.model(x.split([self.settings.dim, 1], dim=2)).squeeze(1)  # [B]
 
     def user_embeddings(self, histories=None):
         return self.table[: self.data.n_users, :-1]  # [U, D]
