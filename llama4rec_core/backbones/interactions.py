@@ -1,7 +1,8 @@
 """What the rating models make of their features: deepctr-torch's layers with the same weights, in few large operations.
 
-Each takes the layer it stands in for. B rows, F features, D entries an embedding; F by F matrices are too small for a
-matrix product of their own, so B goes last and all rows' are multiplied entry by entry at once.
+Each takes the layer it stands in for, with that layer's defaults. B rows, F features, D entries an embedding. Matrices
+of F by F or F by D are too small for a product of their own: in attention and compressed interactions B therefore goes
+last, and all rows' entries are multiplied at once.
 """
 
 import torch
@@ -103,7 +104,7 @@ OURS = {
 
 
 def with_our_layers(model: nn.Module) -> nn.Module:
-    """`model` with each layer that OURS names put in the place of deepctr-torch's."""
+    """`model` with each layer that OURS names replaced by ours."""
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if type(child).__name__ in OURS:

@@ -241,8 +241,8 @@ class FeatureModel(nn.Module):
         self.register_buffer("mean", torch.tensor(data.ratings.mean(dtype=np.float64)).float())
 
     def _looked_up(self, x, *_, **__) -> tuple[list[torch.Tensor], list]:
-        """What deepctr-torch's models ask for: embeddings, and no dense features. They only concatenate the F they
-        expect, [B, 1, D] each, and are given the one tensor [B, F, D] that this makes."""
+        """What deepctr-torch's models ask for: a list of embeddings, and no dense features. They concatenate the F they
+        expect, [B, 1, D] each (AFM hands them to PairAttention), and are given one tensor [B, F, D] instead."""
         return [x[0].contiguous()], []
 
     def examples(self, rng):
