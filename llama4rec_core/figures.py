@@ -155,6 +155,17 @@ def training_curve(log: pd.DataFrame, title: str = "Training") -> Figure:
     return _finish(fig, title, note)
 
 
+def tuning_curve(curve: pd.DataFrame, title: str = "Tuning", steps: int = 10) -> Figure:
+    """Loss by optimiser step, and its mean over the last `steps`. `curve` is tuning's: columns step, loss."""
+    _need(curve, "step", "loss")
+    fig, (ax,) = _panels(1, width=7.2)
+    ax.plot(curve["step"], curve["loss"], color=GREY, marker="o", markersize=4, linestyle="none")
+    ax.plot(curve["step"], curve["loss"].rolling(steps, min_periods=1).mean(), color=BLUE, linewidth=2)
+    ax.set(xlabel="step", ylabel="loss (cross-entropy + choice)")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return _finish(fig, title, f"dots: a step's own examples;  line: mean of the last {steps} steps")
+
+
 def _metric_of(log: pd.DataFrame) -> str:
     metrics = [c for c in log.columns if c not in ("epoch", "loss", "seconds")]
     if len(metrics) != 1:
@@ -199,7 +210,8 @@ def within_list(results: pd.DataFrame, k: int = 5, title: str = "Does the LLM or
     ax.set(ylabel=f"NDCG@{k} within the list (0 to 1)", xlabel="who orders the candidates")
     note = "95% intervals over users"
     if "lists" in results:
-        note = f"{results['lists'].max():,.0f} lists that contain the target;  " + note
+        few, many = results["lists"].min(), results["lists"].max()
+        note = (f"{few:,.0f} to " if few < many else "") + f"{many:,.0f} lists that contain the target;  " + note
     return _finish(fig, title, note)
 
 

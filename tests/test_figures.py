@@ -53,6 +53,7 @@ FIGURES = {
     "alpha_heatmap": lambda: figures.alpha_heatmap(GRID, "NDCG@5"),
     "weight_curve": lambda: figures.weight_curve(USERS),
     "training_curve": lambda: figures.training_curve(LOG),
+    "tuning_curve": lambda: figures.tuning_curve(pd.DataFrame({"step": [1, 2, 3], "loss": [4.0, 2.0, 3.0]})),
     "all_curves": lambda: figures.all_curves(
         {"SASRec": [LOG, LOG], "MF": [LOG], "NFM": [LOG], "DCN": [LOG], "SGL": [LOG]}
     ),
@@ -165,3 +166,14 @@ def test_a_large_picture_gets_fewer_dots(tmp_path):
     fig.add_subplot().imshow(np.random.default_rng(0).random((220, 220, 3)))
     figures.save(fig, tmp_path / "noise.png", dpi=240)
     assert (tmp_path / "noise.png").stat().st_size <= figures.MAX_BYTES
+
+
+def test_tuning_curve_shows_the_mean_of_the_last_steps():
+    fig = figures.tuning_curve(pd.DataFrame({"step": [1, 2, 3], "loss": [4.0, 2.0, 3.0]}), steps=2)
+    assert [list(line.get_ydata()) for line in fig.axes[0].lines] == [[4, 2, 3], [4, 3, 2.5]]
+
+
+def test_within_list_says_how_many_lists_each_bar_is_of():
+    more = pd.DataFrame({"name": ["random", "untuned", "LLM'"], "value": 0.3, "ci_low": 0.2, "ci_high": 0.4})
+    assert "143 to 148 lists" in " ".join(texts(figures.within_list(more.assign(lists=[np.nan, 143, 148]))))
+    assert " to " not in texts(figures.within_list(more.assign(lists=[np.nan, 148, 148])))[-1]
