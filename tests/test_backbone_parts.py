@@ -513,3 +513,9 @@ def test_sparse_products_in_blocks_are_the_dense_ones(data):
     out.backward(g)
     torch.testing.assert_close(out, a @ x)
     torch.testing.assert_close(x.grad, a.T @ g)
+
+
+def test_a_sparse_matrix_says_what_it_cannot_be_multiplied_with():
+    matrix = sparse(scipy.sparse.csr_array(np.eye(3, 4)))
+    with pytest.raises(ValueError, match="a matrix of 4 columns cannot be multiplied with one of 5 rows"):
+        matrix @ torch.ones(5, 2)

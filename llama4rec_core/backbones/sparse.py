@@ -54,10 +54,9 @@ class Sparse:
 
 def sparse(matrix: scipy.sparse.csr_array, columns: int = COLUMNS) -> Sparse:
     """float32, the same shape, in blocks of so many columns; of rows only those between its first and last entry."""
-    blocks, many = [], matrix.shape[1] > columns
-    by_column = matrix.tocsc() if many else None
+    by_column, blocks = matrix.tocsc(), []
     for start in range(0, matrix.shape[1], columns):
-        part = by_column[:, start : start + columns].tocsr() if many else matrix
+        part = by_column[:, start : start + columns].tocsr()
         filled = np.flatnonzero(np.diff(part.indptr))
         if not len(filled):
             continue

@@ -19,6 +19,7 @@ import subprocess
 import tempfile
 import textwrap
 import time
+import timeit
 import venv
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
@@ -90,12 +91,6 @@ def side_by_side(ours: Callable[[], pd.DataFrame], theirs: Callable[[], pd.DataF
 def our_curve(name: str, data: TrainingData, valid: pd.DataFrame) -> pd.DataFrame:
     log = fit(name, data, valid, 0).log
     return pd.DataFrame({"seconds": log["seconds"], "value": log["rmse" if "rmse" in log else "ndcg@10"]})
-
-
-def timed(work: Callable, *arguments) -> float:
-    start = time.perf_counter()
-    work(*arguments)
-    return time.perf_counter() - start
 
 
 # --- deepctr-torch's own fit -----------------------------------------------------------------------------------------
@@ -218,7 +213,8 @@ def recbole_rows() -> Iterator[dict]:
             yield from compare("recbole", ours, mine, f"RecBole {theirs}", peer, len(data.users), True)
             fitted, users = fit(ours, data, None, 0, {"epochs": 1}), valid["user"].to_numpy()
             histories = [all_histories[u] for u in users]
-            seconds = float(np.median([timed(top_k, fitted, users, histories, histories, 10) for _ in range(5)]))
+            ranked = partial(top_k, fitted, users, histories, histories, 10)
+            seconds = float(np.median(timeit.repeat(ranked, number=1, repeat=5)))
             peer_s = float(peer["ranking"].median())
             what = f"{ours}: full ranking of {len(users)} users"
             yield row("recbole", what, seconds, "seconds", f"RecBole {theirs}", peer_s)
@@ -268,7 +264,7 @@ def ranking_rows() -> Iterator[dict]:
     data = made_up(*SHAPES["ML-1M"])
     fitted = fit("MF", data, None, 0, {"epochs": 1})
     users, histories = np.arange(data.n_users), data.histories
-    seconds = timed(top_k, fitted, users, None, histories, 10)
+    seconds = timeit.timeit(lambda: top_k(fitted, users, None, histories, 10), number=1)
     yield row("ranking", f"full ranking of {data.n_users} users, {data.n_items} items", seconds, "seconds")
 
 
