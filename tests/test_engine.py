@@ -24,8 +24,9 @@ def prompt(llm, n, seed, key="p"):
 
 
 def test_a_row_is_a_tree():
-    prompts = [Prompt("a", (1, 2), (Branch((3, 4), 2), Branch((5,), 1))), Prompt("b", (6,), (Branch((7,), 1),))]
-    row = Row.of(prompts)
+    prompts = [Prompt("a", (1, 2), (Branch((3, 4, 8), 2), Branch((5, 8), 1))), Prompt("b", (6,), (Branch((7,)),))]
+    row = Row.of(prompts)  # 8, the end of an answer, is predicted, and nothing is predicted from it
+    assert [len(each) for each in prompts] == [5, 2]
     assert row.tokens.tolist() == [1, 2, 3, 4, 5, 6, 7]
     assert row.positions.tolist() == [0, 1, 2, 3, 2, 0, 1]
     assert row.mask.int().tolist() == [
@@ -37,14 +38,14 @@ def test_a_row_is_a_tree():
         [0, 0, 0, 0, 0, 1, 0],  # the second prompt sees nothing of the first
         [0, 0, 0, 0, 0, 1, 1],
     ]
-    assert row.before_branch(prompts, 0, 0) == [1, 2] and row.before_branch(prompts, 0, 1) == [1]
+    assert row.before_branch(prompts, 0, 0) == [1, 2, 3] and row.before_branch(prompts, 0, 1) == [1, 4]
 
 
 def test_tree_attention_is_masked_attention():
     """Prompts with prefix and branches, without a prefix, without branches; grouped keys; against the whole mask."""
     prompts = [
-        Prompt("a", (1, 2, 3), (Branch((3, 4), 2), Branch((5,), 1))),
-        Prompt("b", (), (Branch((7, 8), 2),)),
+        Prompt("a", (1, 2, 3), (Branch((3, 4)), Branch((5,)))),
+        Prompt("b", (), (Branch((7, 8)),)),
         Prompt("c", (1, 2), ()),
     ]
     row = Row.of(prompts)

@@ -20,12 +20,11 @@ class PairAttention(nn.Module):
         self.dropout = layer.dropout
 
     def forward(self, given):
-        v = given[0].permute(1, 2, 0)  # [F, D, B]
-        f, g = torch.triu_indices(len(v), len(v), 1)  # [P] each
-        pairs = v.index_select(0, f) * v.index_select(0, g)  # [P, D, B]
-        hidden = F.relu(self.attention_W.T @ pairs + self.attention_b[:, None])  # [P, A, B]
-        a = (self.projection_h.T @ hidden).softmax(dim=0)  # [P, 1, B]
-        return self.dropout((a * pairs).sum(dim=0)).T @ self.projection_p  # [B, 1]
+        v = given[0].permute(2, 1, 0).contiguous()  # [D, F, B]
+        pairs = torch.cat([v[:, f : f + 1] * v[:, f + 1 :] for f in range(v.shape[1] - 1)], dim=1)  # [D, P, B]
+        hidden = F.relu(torch.addmm(self.attention_b[:, None], self.attention_W.T, pairs.flatten(1)))  # [A, P B]
+        a = (self.projection_h.T @ hidden).view(pairs.shape[1:]).softmax(dim=0)  # [P, B]
+        return self.dropout((a * pairs).sum(dim=1)).T @ self.projection_p  # [B, 1]
 
 
 class Crosses(nn.Module):

@@ -7,9 +7,9 @@ several branches (one per candidate) that continue it and cannot see each other:
              ├── branch 2          one row of tokens, one forward pass
              └── branch 3
 
-Every token is read once, a branch's positions restart where the prefix ends, and a mask lets a token see
-its own prefix and its own branch up to itself. A branch's score is therefore what it would be alone, in any order
-and in any company. Several prompts are packed into one row the same way, so nothing is padded.
+Every token from which another is predicted is read once, a branch's positions restart where the prefix ends, and a mask
+lets a token see its own prefix and its own branch up to itself. A branch's score is therefore what it would be alone,
+in any order and in any company. Several prompts are packed into one row the same way, so nothing is padded.
 """
 
 from __future__ import annotations
@@ -36,6 +36,11 @@ class Branch:
     answer: int = 0
     choices: tuple[int, ...] = ()
 
+    @property
+    def read(self) -> tuple[int, ...]:
+        """The tokens the LLM has to read: all, but an answer's last, which is only ever predicted."""
+        return self.tokens[:-1] if self.answer else self.tokens
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -47,7 +52,8 @@ class Prompt:
     learn: tuple[int, ...] = ()  # places in the prefix whose tokens are labels in tuning (a history's titles)
 
     def __len__(self) -> int:
-        return len(self.prefix) + sum(len(branch.tokens) for branch in self.branches)
+        """Tokens to be read."""
+        return len(self.prefix) + sum(len(branch.read) for branch in self.branches)
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,7 @@ class Row:
         tokens, positions, owner, twig, starts = [], [], [], [], []
         for p, prompt in enumerate(prompts):
             begin, branch_begins = len(tokens), []
-            for b, part in enumerate([prompt.prefix, *(branch.tokens for branch in prompt.branches)]):
+            for b, part in enumerate([prompt.prefix, *(branch.read for branch in prompt.branches)]):
                 if b:
                     branch_begins.append(len(tokens))
                 first = len(prompt.prefix) if b else 0
@@ -93,8 +99,8 @@ class Row:
         """The places whose next-token predictions are the tokens of branch b of prompt p: the prefix's last, then its
         own."""
         begin, branch_begins = self.starts[p]
-        length = len(prompts[p].branches[b].tokens)
-        return [begin + len(prompts[p].prefix) - 1, *range(branch_begins[b], branch_begins[b] + length - 1)]
+        length = len(prompts[p].branches[b].read)
+        return [begin + len(prompts[p].prefix) - 1, *range(branch_begins[b], branch_begins[b] + length)]
 
 
 def rows(prompts: Sequence[Prompt], row_tokens: int) -> Iterator[list[int]]:
