@@ -241,12 +241,12 @@ def _train(name, module, data, valid, settings, rng) -> pd.DataFrame:
         examples = [torch.from_numpy(x) for x in module.examples(rng)]
         order = torch.from_numpy(rng.permutation(len(examples[0])))
         total = 0.0
-        for rows in order.split(settings.batch_size):
-            loss = module.loss(*(x[rows] for x in examples))
+        for batch in zip(*(x[order].split(settings.batch_size) for x in examples), strict=True):
+            loss = module.loss(*batch)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            total += loss.item() * len(rows)
+            total += loss.item() * len(batch[0])
         if not np.isfinite(total):
             raise ValueError(f"{name}'s loss is not finite in epoch {epoch}: a lower lr than {settings.lr} may help")
         seconds += time.perf_counter() - start

@@ -21,10 +21,32 @@ class PairAttention(nn.Module):
 
     def forward(self, given):
         v = given[0].permute(2, 1, 0).contiguous()  # [D, F, B]
-        pairs = torch.cat([v[:, f : f + 1] * v[:, f + 1 :] for f in range(v.shape[1] - 1)], dim=1)  # [D, P, B]
+        pairs = _Pairs.apply(v)  # [D, P, B]
         hidden = F.relu(torch.addmm(self.attention_b[:, None], self.attention_W.T, pairs.flatten(1)))  # [A, P B]
         a = (self.projection_h.T @ hidden).view(pairs.shape[1:]).softmax(dim=0)  # [P, B]
         return self.dropout((a * pairs).sum(dim=1)).T @ self.projection_p  # [B, 1]
+
+
+class _Pairs(torch.autograd.Function):
+    """v_f * v_g of all f < g: [D, F, B] to [D, P, B]. For each f its pairs stand together; both ways in place."""
+
+    @staticmethod
+    def forward(ctx, v):
+        ctx.save_for_backward(v)
+        count = v.shape[1]
+        out = v.new_empty(len(v), count * (count - 1) // 2, v.shape[2])
+        for f, own in enumerate(out.split(list(range(count - 1, 0, -1)), dim=1)):
+            torch.mul(v[:, f : f + 1], v[:, f + 1 :], out=own)
+        return out
+
+    @staticmethod
+    def backward(ctx, gradient):
+        (v,) = ctx.saved_tensors
+        out = torch.zeros_like(v)
+        for f, own in enumerate(gradient.split(list(range(v.shape[1] - 1, 0, -1)), dim=1)):
+            out[:, f + 1 :].addcmul_(own, v[:, f : f + 1])
+            out[:, f] += (own * v[:, f + 1 :]).sum(dim=1)
+        return out
 
 
 class Crosses(nn.Module):

@@ -261,9 +261,8 @@ def quality_rows(llm, known: Sequences, asked: argparse.Namespace) -> Iterator[d
 
 def _by(run: stages.Run, mode: str) -> stages.Run:
     """The run with another way of ranking, and all its ranking lessons as instructions."""
-    told = dataclasses.replace(
-        run.preset.instructions, tokens=10**9, shares={"direct": 1.0, "sequential": 1.0, "next": 1.0}
-    )
+    shares = {kind: share for kind, share in run.preset.instructions.shares.items() if kind not in ("rating", "pair")}
+    told = dataclasses.replace(run.preset.instructions, tokens=10**9, shares=shares)
     how = dataclasses.replace(run.preset.ranking, mode=mode)
     return dataclasses.replace(run, preset=dataclasses.replace(run.preset, ranking=how, instructions=told))
 
