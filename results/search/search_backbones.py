@@ -86,6 +86,8 @@ GRID = {
     ]
     + [{}],
 }
+for _rating in ("DCN", "AFM"):  # fits that went to the last of their 20 epochs
+    GRID[_rating].append({"epochs": 40, "patience": 5})
 for _rating in ("DeepFM", "NFM", "DCN", "AFM", "xDeepFM", "AutoInt"):  # as good as none, as in deepctr-torch's own fit
     GRID[_rating].append({"l2_linear": 1e-7, "l2_embedding": 1e-7})
 
