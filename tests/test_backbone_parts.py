@@ -486,7 +486,17 @@ def test_one_table_is_deepctrs_own_tables(name):
         given = torch.from_numpy(np.concatenate(codes, axis=1)).float()
         order = list(plain.feature_index)
         assert order == [field.name for field in fields]
-        torch.testing.assert_close(module.rate(asked, about) - module.mean, plain(given)[:, 0], atol=1e-5, rtol=1e-4)
+    ours, theirs, first = module.rate(asked, about) - module.mean, plain(given)[:, 0], 0
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+    for found in (ours, theirs):  # and what each embedding is taught
+        (found * torch.tensor([1.0, -2.0, 0.5, 3.0])).sum().backward()
+    for field in fields:
+        rows = module.table.grad[first : first + field.size]
+        several = int(field.codes.shape[1] > 1)  # code 0 fills up and is not taught
+        torch.testing.assert_close(
+            rows[several:, :-1], plain.embedding_dict[field.name].weight.grad[several:], atol=1e-5, rtol=1e-4
+        )
+        first += field.size
 
 
 def test_byte_dropout_keeps_what_it_says_and_the_mean():
