@@ -238,10 +238,11 @@ def _train(name, module, data, valid, settings, rng) -> pd.DataFrame:
     for epoch in range(1, settings.epochs + 1):
         start = time.perf_counter()
         module.train()
-        examples = [torch.from_numpy(x) for x in module.examples(rng)]
+        examples = module.examples(rng)
         order = torch.from_numpy(rng.permutation(len(examples[0])))
+        examples = [torch.from_numpy(x)[order].split(settings.batch_size) for x in examples]
         total = 0.0
-        for batch in zip(*(x[order].split(settings.batch_size) for x in examples), strict=True):
+        for batch in zip(*examples, strict=True):
             loss = module.loss(*batch)
             optimizer.zero_grad()
             loss.backward()
