@@ -10,7 +10,19 @@ import torch
 from llama4rec_core.files import read_tensors
 from llama4rec_core.llm.engine import Branch, Prompt
 from llama4rec_core.llm.lessons import Example, Question, TuningSettings
-from llama4rec_core.llm.tuning import LEARN, PLACE, PRIOR, RIGHT, TOKEN, collate, last_checkpoint, pack, tree_loss, tune
+from llama4rec_core.llm.tuning import (
+    LEARN,
+    PLACE,
+    PRIOR,
+    RIGHT,
+    TOKEN,
+    TokenLogP,
+    collate,
+    last_checkpoint,
+    pack,
+    tree_loss,
+    tune,
+)  # fmt: skip
 
 
 def example(prior=()):
@@ -48,6 +60,20 @@ def test_both_losses_by_hand():
     assert tree_loss(out, batch["labels"], temperature=4.0).item() == pytest.approx(
         (cross_entropy + 4 * softer).item(), abs=1e-5
     )
+
+
+def test_token_log_probabilities_and_their_gradient_are_those_of_torch():
+    torch.manual_seed(0)
+    logits = (6 * torch.randn(5, 11)).double().requires_grad_()
+    place, token = torch.tensor([0, 3, 3, 4, 3, 0]), torch.tensor([10, 2, 7, 0, 2, 1])  # (3, 2) twice, 1 and 2 never
+    weight = torch.randn(6).double()
+    ours = TokenLogP.apply(logits, place, token)
+    (gradient,) = torch.autograd.grad((ours * weight).sum(), logits)
+    expected = torch.log_softmax(logits, dim=-1)[place, token]
+    (expected_gradient,) = torch.autograd.grad((expected * weight).sum(), logits)
+    assert torch.allclose(ours, expected, atol=1e-12)
+    assert torch.allclose(gradient, expected_gradient, atol=1e-12)
+    assert gradient[1:3].abs().max() == 0 and gradient[3].abs().min() > 0
 
 
 def test_a_rating_is_a_choice_among_the_scale():

@@ -25,6 +25,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 from peft import LoraConfig, get_peft_model
+from torch.autograd.function import once_differentiable
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
@@ -96,6 +97,28 @@ def _alternatives(row: Row, prompts: Sequence[Prompt], p: int, asked: Question) 
     return out
 
 
+class TokenLogP(torch.autograd.Function):
+    """log p of n tokens, each at a place, from the places' logits [places, V]: `log_softmax(logits)[place, token]`.
+
+    Values and gradients are those of torch's own operations; the gradient is made in the table of log-probabilities
+    itself, since a table as wide as the vocabulary is slow to fill. It can therefore be asked for once.
+    """
+
+    @staticmethod
+    def forward(ctx, logits: torch.Tensor, place: torch.Tensor, token: torch.Tensor) -> torch.Tensor:
+        table = torch.log_softmax(logits, dim=-1)
+        ctx.save_for_backward(table, place, token)
+        return table[place, token]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: torch.Tensor):
+        table, place, token = ctx.saved_tensors
+        of_place = grad.new_zeros(len(table)).index_add_(0, place, grad)  # d log p / d logit = [token] - p(token)
+        out = table.exp_().mul_(-of_place[:, None])
+        return out.index_put_((place, token), grad, accumulate=True), None, None
+
+
 def tree_loss(
     outputs,
     labels: torch.Tensor,
@@ -106,8 +129,7 @@ def tree_loss(
 ) -> torch.Tensor:
     """Cross-entropy on the learnt tokens plus the choice loss; `outputs.logits` [1, places, V], `labels` [n, 9]."""
     prior, sign, labels = labels[:, PRIOR].float(), labels[:, SIGN].float(), labels.long()
-    logits = outputs.logits[0].float()  # [places, V]
-    log_p = logits[labels[:, PLACE], labels[:, TOKEN]] - torch.logsumexp(logits, dim=-1)[labels[:, PLACE]]  # [n]
+    log_p = TokenLogP.apply(outputs.logits[0].float(), labels[:, PLACE], labels[:, TOKEN])  # [n]
     learnt = labels[:, LEARN].bool()
     loss = -log_p[learnt].mean()
     asked = labels[:, QUESTION] >= 0
