@@ -344,6 +344,11 @@ def _lessons(run: Run, llm: weights.LLM, with_hints: bool, seed: int) -> dict[st
     out["next"] = instructions.ranking_examples(llm, ready.told, following, ask.history, None, before, mode)
     drawn = order.iloc[np.sort(rng.permutation(len(order))[: asked.pairs])]
     out["pair"] = instructions.pair_examples(llm, ready.told, drawn, ask.history, rng)
+    if not asked.titles:
+        out = {
+            kind: examples if kind == "rating" else [example.answers_only() for example in examples]
+            for kind, examples in out.items()
+        }
     return out
 
 

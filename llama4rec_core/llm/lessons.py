@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llama4rec_core.llm.engine import Prompt
 
@@ -25,6 +25,10 @@ class Example:
     prompt: Prompt
     questions: tuple[Question, ...]
 
+    def answers_only(self) -> Example:
+        """The lesson without labels in its prefix (equation 8): logits are needed at the answers alone."""
+        return replace(self, prompt=replace(self.prompt, learn=()))
+
 
 @dataclass(frozen=True)
 class TuningSettings:
@@ -32,9 +36,7 @@ class TuningSettings:
 
     method: str = "lora"  # "lora" or "full" (all parameters, as the paper does)
     rank: int = 16  # LoRA rank r; the update is scaled by 2
-    layers: float = (
-        0.5  # the share of layers, counted from the top, that is tuned: below them nothing is back-propagated
-    )
+    layers: float = 0.25  # the share, counted from the top, that is tuned: below them nothing is back-propagated
     learning_rate: float = 3e-4
     warmup_steps: int = 5
     epochs: int = 1

@@ -170,7 +170,7 @@ def _lessons(llm, known: Sequences, count: int):
     for each in lists(known, count, 10):
         right = [int(rng.integers(10))]
         asked = ranking_prompt(llm, known, each, 20, None)
-        out.append(ranking.lesson("likelihood", llm, asked, titles(known, each), right, np.zeros(10)))
+        out.append(ranking.lesson("likelihood", llm, asked, titles(known, each), right, np.zeros(10)).answers_only())
     return out
 
 
@@ -178,7 +178,7 @@ def _tune(known: Sequences, count: int, settings: TuningSettings) -> tuple[int, 
     """Tokens, places at which logits are computed, and seconds of tuning `count` lists."""
     llm = weights.load(weights.SMOLLM2)
     lessons = _lessons(llm, known, count)
-    places = sum(recording.logits_of(each.prompt) + len(each.prompt.learn) for each in lessons)
+    places = sum(recording.logits_of(each.prompt) for each in lessons)
     with tempfile.TemporaryDirectory() as folder:
         spent = seconds(lambda: tuning.tune(llm, lessons, settings, Path(folder) / "adapter", 0))
     return sum(len(each.prompt) for each in lessons), places, spent
@@ -260,9 +260,9 @@ def quality_rows(llm, known: Sequences, asked: argparse.Namespace) -> Iterator[d
 
 
 def _by(run: stages.Run, mode: str) -> stages.Run:
-    """The run with another way of ranking, and all its ranking lessons as instructions."""
+    """The run with another way of ranking, and all its ranking lessons as instructions, answers only."""
     shares = {kind: share for kind, share in run.preset.instructions.shares.items() if kind not in ("rating", "pair")}
-    told = dataclasses.replace(run.preset.instructions, tokens=10**9, shares=shares)
+    told = dataclasses.replace(run.preset.instructions, tokens=10**9, shares=shares, titles=False)
     how = dataclasses.replace(run.preset.ranking, mode=mode)
     return dataclasses.replace(run, preset=dataclasses.replace(run.preset, ranking=how, instructions=told))
 
