@@ -100,7 +100,7 @@ def test_nothing_is_asked_about_training_items_and_validation_items_are_not_avoi
         assert held[user] in items and len(items) + told.n_train[user] == ratings.n_items
 
 
-def test_held_out_users_give_no_lessons(ratings, llm, tmp_path, monkeypatch):
+def opened(ratings, folder, monkeypatch):
     monkeypatch.setattr(stages, "load", lambda name, where: ratings)
     content = {
         "name": "leak",
@@ -108,9 +108,29 @@ def test_held_out_users_give_no_lessons(ratings, llm, tmp_path, monkeypatch):
         "instructions": {"window": 3, "tokens": 10**6},
         "ranking": {"prior_weight": 0},
     }
-    run = stages.Run(presets.build(presets.Preset, content, "test"), tmp_path)
+    return stages.Run(presets.build(presets.Preset, content, "test"), folder)
+
+
+def test_held_out_users_give_no_lessons(ratings, llm, tmp_path, monkeypatch):
+    run = opened(ratings, tmp_path, monkeypatch)
     ready = stages.prepare(run)
     for kind in ("plain", "hints"):
         lessons = stages.lessons(run, llm, kind, 0)
         users = {int(part) for each in lessons for part in [each.prompt.key.split("-")[-2]]}
         assert len(lessons) > 20 and not any(ready.held_out[user] for user in users)
+
+
+def test_a_history_s_titles_are_learnt_only_where_a_preset_asks(ratings, llm, tmp_path, monkeypatch):
+    run = opened(ratings, tmp_path, monkeypatch)
+    told = dataclasses.replace(run.preset.instructions, titles=True)
+    asking = dataclasses.replace(run, preset=dataclasses.replace(run.preset, instructions=told))
+    answers, titles = (
+        {each.prompt.key: each for each in stages.lessons(which, llm, "plain", 0)} for which in (run, asking)
+    )
+    assert answers.keys() == titles.keys()
+    for key, each in answers.items():
+        full = titles[key].prompt
+        assert full.learn and each.questions == titles[key].questions
+        # the ratings a user gave are answers of the same kind as the one asked for, and are always learnt
+        assert each.prompt == (full if key.startswith("rating") else dataclasses.replace(full, learn=()))
+    assert {key.split("-")[0] for key in answers} == {"direct", "sequential", "next", "rating", "pair"}

@@ -76,7 +76,11 @@ def test_a_written_list_is_read_against_its_candidates(llm, tmp_path, monkeypatc
 
     monkeypatch.setattr("llama4rec_core.llm.recording.generate", write)
     found = utility("list", llm, tmp_path, asked("list", llm, "a"), asked("list", llm, "b"))
-    assert found["a"].tolist() == [-2, -3, -1, -4] and found["b"].tolist() == [-1, -2, -3, -4]
+    # what was not written follows in the order shown, which is not the one the candidates came in (a backbone's)
+    shown = {key: prompts.drawn_order(key, 4).tolist() for key in "ab"}
+    assert shown["a"] != [0, 1, 2, 3] != shown["b"]
+    for key, order in {"a": [2, 0, *(c for c in shown["a"] if c in (1, 3))], "b": shown["b"]}.items():
+        assert np.argsort(-found[key]).tolist() == order
     assert said == [(2, 4)]
 
 

@@ -5,7 +5,8 @@
     labels       log p(letter) of the letter that stands before the candidate
     list         the LLM writes the titles, best first (the paper's way): minus the position
 
-The first two show no list, so no order can matter; the other two show the candidates in an order drawn from the key.
+The first two show no list, so no order can matter; the other two show the candidates in an order drawn from the key,
+in which those that were not written follow those that were.
 Each way is a prompt (`prompts.py`), a lesson with the right answer, and a reading of what the LLM gave.
 """
 
@@ -78,8 +79,10 @@ def utilities(
         said = recording.write(llm, asked, path, what, max_tokens=longest + 2 * lines, lines=lines)
         out = []
         for key, text in zip(said["key"], said["text"], strict=True):
-            order, _ = answers.ranking(text, candidates[key])
-            out += [(key, candidate, -float(place)) for place, candidate in enumerate(order, start=1)]
+            # read against the list as it was shown: what was not written must not follow in the backbone's order
+            shown = prompts.drawn_order(key, len(candidates[key]))
+            order, _ = answers.ranking(text, [candidates[key][c] for c in shown])
+            out += [(key, shown[at], -float(place)) for place, at in enumerate(order, start=1)]
         return pd.DataFrame(out, columns=["key", "candidate", "utility"])
     scores = recording.score(llm, asked, path, what, row_tokens)
     if mode == "labels":
