@@ -52,7 +52,7 @@ class InstructionSettings:
     held_out: float = 0.2  # share of users whose windows are kept out of tuning, to choose on
     next: int = 1200  # P2 lessons drawn at most, one a user
     pairs: int = 500  # P1 lessons drawn at most
-    titles: bool = False  # are a history's titles learnt too, or answers only (equation 8)
+    titles: bool = False  # are a history's titles learnt too, besides answers and the ratings a user gave
 
 
 @dataclass(frozen=True)

@@ -114,9 +114,9 @@ def test_what_each_way_is_taught(llm):
         )
     assert teach["labels"].questions == (Question((0,), 2),)
     (written,) = teach["list"].prompt.branches
-    assert llm.decode(written.tokens) == "Fargo\nAlien\nThe Godfather\nIl Postino\n" and written.answer == len(
-        written.tokens
-    )
+    rest = [FILMS[c] for c in prompts.drawn_order("a", 4) if c in (1, 3)]  # as shown, not as a backbone would have it
+    assert llm.decode(written.tokens) == "\n".join(["Fargo", "Alien", *rest, ""])
+    assert written.answer == len(written.tokens)
 
 
 def test_the_loss_of_yes_and_no_by_hand():

@@ -5,8 +5,8 @@
     labels       log p(letter) of the letter that stands before the candidate
     list         the LLM writes the titles, best first (the paper's way): minus the position
 
-The first two show no list, so no order can matter; the other two show the candidates in an order drawn from the key,
-in which those that were not written follow those that were.
+The first two show no list, so no order can matter; the other two show the candidates in an order drawn from the key.
+In that order what a written list leaves out follows it, and the wrong titles of a lesson's list follow the right one.
 Each way is a prompt (`prompts.py`), a lesson with the right answer, and a reading of what the LLM gave.
 """
 
@@ -48,10 +48,11 @@ def lesson(
     """The prompt with its right answer. right: the indices of the targets; prior [C]: what ranking subtracts.
 
     Where a list holds several targets each is asked for without the others (likelihood, relevance); a letter can be
-    only the first one's; a written list begins with all of them and goes on in the given order.
+    only the first one's; a written list begins with all of them and goes on in the order shown.
     """
     wrong = [c for c in range(len(candidates)) if c not in right]
     if mode == "list":
+        wrong = [c for c in prompts.drawn_order(asked.key, len(candidates)) if c not in right]
         written = llm.encode("".join(candidates[c] + "\n" for c in [*right, *wrong]))
         return Example(dataclasses.replace(asked, branches=(Branch(written, len(written)),)), (Question((0,), 0),))
     if mode == "labels":

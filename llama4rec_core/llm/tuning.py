@@ -3,7 +3,8 @@
 An example is a prompt and, for each question in it, its alternatives and the right one: a list's candidates
 (ranking), two films (P1), the digits of the scale (rating). Two losses, both only where they count:
 
-    cross-entropy    -mean log p(token)          over right answers and the history's own titles (equation 8)
+    cross-entropy    -mean log p(token)          over right answers (equation 8), the ratings a user gave and, if a
+                                                 preset asks for them, the history's own titles
     choice           -mean T log softmax_a S(a)/T  over a question's alternatives, S(a) = log p(a | prefix) - prior(a),
                                                  or log p(yes) - log p(no) where each candidate is asked about
 
@@ -181,7 +182,7 @@ def tune(llm: LLM, examples: Sequence[Example], settings: TuningSettings, folder
     model = llm.model
     if settings.method == "lora":
         n_layers = model.config.num_hidden_layers
-        tuned = list(range(n_layers - round(n_layers * settings.layers), n_layers))
+        tuned = list(range(n_layers - max(1, round(n_layers * settings.layers)), n_layers))
         asked = LoraConfig(
             r=settings.rank,
             lora_alpha=2 * settings.rank,

@@ -151,15 +151,18 @@ def machine_rows(llm, known: Sequences, asked: argparse.Namespace) -> Iterator[d
     needed = (2 * size["body"] + upper) * tokens + 4 * size["head"] * places
     work = f"(2 + {2 * settings.layers:g}) x {size['body']} x {tokens} + 4 x {size['head']} x {places}"
     sum_of = f"({work}) / {spent:.2f} s / {rate:.4g}"
+    peer_tokens, peer_spent = _peer_tune(known, asked.tuned)
     yield from [
         row("machine", f"tuning: share = {sum_of}", needed / spent / rate, "share of the matrix-product rate"),
         row(
             "machine",
             "tuning",
             tokens / spent,
-            "useful tokens/s",
+            "useful tokens/s; lists/s",
             "transformers Trainer, padded, LoRA on all layers",
-            _peer_tune(known, asked.tuned),
+            peer_tokens / peer_spent,
+            asked.tuned / spent,
+            asked.tuned / peer_spent,
         ),
     ]
 
@@ -184,14 +187,14 @@ def _tune(known: Sequences, count: int, settings: TuningSettings) -> tuple[int, 
     return sum(len(each.prompt) for each in lessons), places, spent
 
 
-def _peer_tune(known: Sequences, count: int) -> float:
-    """Useful tokens a second of `_trainer`."""
+def _peer_tune(known: Sequences, count: int) -> tuple[int, float]:
+    """Tokens that are no padding, and seconds, of `_trainer`: it reads a list's right answer, ours all candidates."""
     llm = weights.load(weights.SMOLLM2)
     lessons = _lessons(llm, known, count)
     with tempfile.TemporaryDirectory() as folder:
         trainer = _trainer(llm, lessons, Path(folder))
         spent = seconds(trainer.train)
-    return sum(map(len, trainer.train_dataset)) / spent
+    return sum(map(len, trainer.train_dataset)), spent
 
 
 def _trainer(llm, lessons: list[Example], folder: Path) -> Trainer:
@@ -321,7 +324,7 @@ def _measured(what: str, count: int, queue) -> None:
         _tune(known, count, TuningSettings())
     # not getrusage: its peak is inherited from the process that started this one
     status = Path("/proc/self/status").read_text(encoding="utf-8")
-    queue.put(int(status.split("VmHWM:")[1].split()[0]) / 2**20)
+    queue.put(int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e9)
 
 
 PARTS = {"ranking": ranking_rows, "machine": machine_rows, "memory": memory_rows, "quality": quality_rows}
@@ -332,7 +335,7 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--users", type=int, default=200, help="for us")
     parser.add_argument("--peer-users", type=int, default=40, help="for the peer")
-    parser.add_argument("--batches", type=int, nargs="+", default=[8, 16], help="batch sizes the peer may choose from")
+    parser.add_argument("--batches", type=int, nargs="+", default=[8, 16, 32], help="batch sizes the peer may choose from")
     parser.add_argument("--tuned", type=int, default=120, help="lists to tune on")
     parser.add_argument("--minutes", type=float, default=3.0, help="of tuning, for each way of ranking")
     parser.add_argument("--preset", default="quick", help="the run whose lists and lessons quality is measured with")
