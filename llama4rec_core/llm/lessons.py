@@ -36,7 +36,8 @@ class TuningSettings:
 
     method: str = "lora"  # "lora" or "full" (all parameters, as the paper does)
     rank: int = 16  # LoRA rank r; the update is scaled by 2
-    layers: float = 0.25  # the share (at least one), counted from the top, that is tuned: below them nothing is back-propagated
+    # the share of layers (at least one), from the top, that is tuned: below them nothing is back-propagated
+    layers: float = 0.25
     learning_rate: float = 3e-4
     warmup_steps: int = 5
     epochs: int = 1

@@ -335,7 +335,9 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--users", type=int, default=200, help="for us")
     parser.add_argument("--peer-users", type=int, default=40, help="for the peer")
-    parser.add_argument("--batches", type=int, nargs="+", default=[8, 16, 32], help="batch sizes the peer may choose from")
+    parser.add_argument(
+        "--batches", type=int, nargs="+", default=[8, 16, 32], help="batch sizes the peer may choose from"
+    )
     parser.add_argument("--tuned", type=int, default=120, help="lists to tune on")
     parser.add_argument("--minutes", type=float, default=3.0, help="of tuning, for each way of ranking")
     parser.add_argument("--preset", default="quick", help="the run whose lists and lessons quality is measured with")
