@@ -221,7 +221,7 @@ def by_minute(curve: pd.DataFrame, random: float, k: int = 5, title: str = "What
     `curve` has columns mode, minutes, value, ci_low, ci_high; random order's value is drawn as a line.
     """
     _need(curve, "mode", "minutes", "value", "ci_low", "ci_high")
-    fig, (ax,) = _panels(1, width=7.2)
+    fig, (ax,) = _panels(1, width=9.0)
     names = list(dict.fromkeys(curve["mode"]))
     step = 0.01 * max(curve["minutes"].max(), 1e-9)
     for n, (name, colour) in enumerate(zip(names, PALETTE, strict=False)):
@@ -231,7 +231,7 @@ def by_minute(curve: pd.DataFrame, random: float, k: int = 5, title: str = "What
         ax.errorbar(at, rows["value"], yerr=reach, color=colour, marker="o", linewidth=2, capsize=3, label=name)
     ax.axhline(random, color="0.25", linestyle="--", linewidth=1.5, label="random order")
     ax.set(xlabel="minutes of tuning", ylabel=f"NDCG@{k} within the list (0 to 1)")
-    ax.legend()
+    ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))  # beside the whiskers, not on them
     return _finish(fig, title, "validation lists that hold their target; 95% intervals over users")
 
 

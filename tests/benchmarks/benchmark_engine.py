@@ -298,7 +298,7 @@ def memory_rows(llm, known: Sequences, asked: argparse.Namespace) -> Iterator[di
     """Peak memory of a process of its own, for two numbers of users: flat where nothing is kept for each user."""
     for what, small, large in (("scoring", 20, 200), ("tuning", 8, 40)):
         peaks = [_peak(what, count) for count in (small, large)]
-        yield row("memory", f"{what} {large} users", peaks[1], "GB at most") | {
+        yield row("memory", f"{what} {large} users", peaks[1], "GiB at most") | {
             "peer": f"{small} users",
             "peer_value": peaks[0],
             "ratio": peaks[1] / peaks[0],
@@ -324,7 +324,7 @@ def _measured(what: str, count: int, queue) -> None:
         _tune(known, count, TuningSettings())
     # not getrusage: its peak is inherited from the process that started this one
     status = Path("/proc/self/status").read_text(encoding="utf-8")
-    queue.put(int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e9)
+    queue.put(int(status.split("VmHWM:")[1].split()[0]) / 2**20)
 
 
 PARTS = {"ranking": ranking_rows, "machine": machine_rows, "memory": memory_rows, "quality": quality_rows}
