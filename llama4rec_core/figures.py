@@ -221,7 +221,7 @@ def by_minute(curve: pd.DataFrame, random: float, k: int = 5, title: str = "What
     `curve` has columns mode, minutes, value, ci_low, ci_high; random order's value is drawn as a line.
     """
     _need(curve, "mode", "minutes", "value", "ci_low", "ci_high")
-    fig, (ax,) = _panels(1, width=9.0)
+    fig, (ax,) = _panels(1)
     names = list(dict.fromkeys(curve["mode"]))
     step = 0.01 * max(curve["minutes"].max(), 1e-9)
     for n, (name, colour) in enumerate(zip(names, PALETTE, strict=False)):
