@@ -1,11 +1,11 @@
 """Instruction data (4.5): the prompts that are asked, and those the LLM is tuned on with their answers.
 
 One builder per kind, used for both: a tuning example is the prompt plus the index of the right alternative. Tuning
-targets are the window items only (each user's last training interactions), of the users that are not held out for
-choosing.
+targets are the window items (each user's last training interactions) or, for P2, which needs no backbone, all training
+interactions, of the users that are not held out for choosing.
 
     ranking   the hint backbone's real top-k'; lists without the target are dropped, not patched
-    next      P2: each of a user's window items among random ones
+    next      P2: each item of a block of a user's training sequence among popular ones
     pair      P1: a window item against a random one, asked in both orders
     rating    the window items' ratings
 
@@ -55,9 +55,16 @@ def with_target(asked: Sequence[List]) -> list[List]:
 
 
 def ranking_prompt(
-    llm: LLM, told: Sequences, each: List, length: int, hints: HintSource | None, mode: str = "likelihood"
+    llm: LLM,
+    told: Sequences,
+    each: List,
+    length: int,
+    hints: HintSource | None,
+    mode: str = "likelihood",
+    title_tokens: np.ndarray | None = None,
 ) -> Prompt:
-    return ranking.prompt(
+    """What the LLM is asked about one list; title_tokens [I]: how far each title is read (None: to its end)."""
+    asked = ranking.prompt(
         mode,
         llm,
         each.key,
@@ -66,6 +73,7 @@ def ranking_prompt(
         told.words,
         hints.ranking(told, each.user, each.candidates) if hints else None,
     )
+    return asked if title_tokens is None else ranking.cut(asked, title_tokens[each.candidates])
 
 
 def titles(told: Sequences, each: List) -> list[str]:
@@ -80,16 +88,18 @@ def ranking_examples(
     hints: HintSource | None,
     prior: np.ndarray,
     mode: str = "likelihood",
+    title_tokens: np.ndarray | None = None,
 ) -> list[Example]:
     """Lists that hold a target, each with its right answer (`ranking.lesson`); the others are dropped.
 
-    prior [I]: what ranking subtracts from each title's log-likelihood; tuning subtracts the same.
+    prior [I]: what ranking subtracts from each title's log-likelihood; tuning subtracts the same. title_tokens [I]: as
+    in `ranking_prompt`.
     """
     return [
         ranking.lesson(
             mode,
             llm,
-            ranking_prompt(llm, told, each, length, hints, mode),
+            ranking_prompt(llm, told, each, length, hints, mode, title_tokens),
             titles(told, each),
             [c for c, item in enumerate(each.candidates) if item in each.targets],
             prior[each.candidates],
@@ -98,23 +108,37 @@ def ranking_examples(
     ]
 
 
-def unseen(told: Sequences, user: int, n_items: int, count: int, rng: np.random.Generator) -> np.ndarray:
-    """`count` different items the user has no training interaction with. Never steered around validation or test
-    items."""
+def unseen(
+    told: Sequences, user: int, n_items: int, count: int, rng: np.random.Generator, weight: np.ndarray | None = None
+) -> np.ndarray:
+    """`count` different items the user has no training interaction with, drawn evenly or by `weight` [I]. Never steered
+    around validation or test items."""
     seen = told.items[told.begin[user] : told.begin[user] + told.n_train[user]]
     free = np.setdiff1d(np.arange(n_items), seen, assume_unique=False)
-    return rng.choice(free, size=min(count, len(free)), replace=False)
+    share = None if weight is None else weight[free] / weight[free].sum()
+    return rng.choice(free, size=min(count, len(free)), replace=False, p=share)
 
 
-def next_lists(told: Sequences, cases: pd.DataFrame, others: int, rng: np.random.Generator) -> list[List]:
-    """P2 as lists to be ranked, one a user: the window items, of which each is a right answer, and `others` random
-    ones, after the history before the window."""
-    out = []
-    for user, rows in cases.groupby("user", sort=True):
-        targets = rows["item"].unique()
-        items = np.concatenate([targets, unseen(told, user, len(told.titles), others, rng)])
-        prefix = int(rows["prefix"].min())
-        out.append(List(f"next-{user}-{prefix}", int(user), prefix, items, tuple(targets.tolist())))
+def popularity(told: Sequences) -> np.ndarray:
+    """How often each item was chosen before the windows, and once more, so that every item can be drawn; int64 [I]."""
+    kept = [told.items[begin : begin + n] for begin, n in zip(told.begin, told.n_kept, strict=False)]
+    return 1 + np.bincount(np.concatenate(kept), minlength=len(told.titles))
+
+
+def next_lists(told: Sequences, users: Sequence[int], window: int, others: int, rng: np.random.Generator) -> list[List]:
+    """P2 as lists to be ranked: each user's training sequence in blocks of `window` items, counted from its end. A
+    block's items, of which each is a right answer, and `others` more, after the history before the block.
+
+    The others are drawn by popularity, as the lists of a backbone hold popular items: that an item is popular is then
+    no answer.
+    """
+    out, weight = [], popularity(told)
+    for user in users:
+        for prefix in range(told.n_train[user] - window, 0, -window):
+            begin = told.begin[user] + prefix
+            targets = np.unique(told.items[begin : begin + window])
+            items = np.concatenate([targets, unseen(told, user, len(told.titles), others, rng, weight)])
+            out.append(List(f"next-{user}-{prefix}", int(user), int(prefix), items, tuple(targets.tolist())))
     return out
 
 

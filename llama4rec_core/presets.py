@@ -34,7 +34,7 @@ class PromptSettings:
     """How much a prompt tells."""
 
     candidates: int = 10  # k', the backbone's list that is re-ranked
-    history: int = 20  # titles of the user's history, the latest
+    history: int = 5  # titles of the user's history, the latest
     rated_history: int = 20  # the same for rating prompts
     similar: int = 8  # titles of the similar user
 
@@ -50,7 +50,8 @@ class InstructionSettings:
     )
     window: int = 5  # each user's last training interactions: the only tuning targets, unseen by the hint backbone
     held_out: float = 0.2  # share of users whose windows are kept out of tuning, to choose on
-    next: int = 1200  # P2 lessons drawn at most, one a user
+    next: int = 4000  # P2 lessons drawn at most
+    others: int = 15  # items, drawn by popularity, among which a P2 lesson asks for the right ones
     pairs: int = 500  # P1 lessons drawn at most
     titles: bool = False  # are a history's titles learnt too, besides answers and the ratings a user gave
 
@@ -71,6 +72,8 @@ class RankingSettings:
     """How LLM scores become an order."""
 
     mode: str = "likelihood"  # or "relevance", "labels", "list" (the paper's): llm/ranking.py says what each is
+    # likelihood: how many tokens of a title are read past the one that tells it from all others; None: all
+    further_tokens: int | None = 1
     prior_weight: float = 0.5  # likelihood: of log p(title | no history), subtracted from log p(title | prompt)
     rating: str = "expected"  # the LLM's rating: the expectation over the scale, or its "likeliest" value
     combine: str = "score"  # "score": both standardised within the list; "paper": minus the positions
@@ -109,7 +112,7 @@ class Preset:
     ranking: RankingSettings = field(default_factory=RankingSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     prices: PriceSettings = field(default_factory=PriceSettings)
-    row_tokens: int = 512  # tokens read in one forward pass
+    row_tokens: int = 1024  # tokens read in one forward pass
 
 
 def load(name: str | Path) -> Preset:

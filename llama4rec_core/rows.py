@@ -219,22 +219,25 @@ def _within_lists(
         ("LLM'", plain, "IFT"),
         ("LLM''", augmented, "Llama4Rec"),
     ):
-        rows.append(alone(run, label, known, scores[method]))
-    rows.append(_within(run, "backbone", plain, _base_rank(plain)))
+        rows.append(alone(run, label, (known, scores[method])))
+    rows.append(_within(run, "backbone", plain.cases["user"].to_numpy(), _base_rank(plain)))
     return pd.DataFrame([row for row in rows if row["lists"] != 0])
 
 
-def alone(run: Run, name: str, known: Predictions, scores: pd.DataFrame) -> dict:
-    """The LLM alone within the lists that hold their target: name, value (NDCG@5), ci_low, ci_high, lists."""
-    return _within(run, name, known, _rank(known, *_utilities(known, scores), 1.0, "score"))
+def alone(run: Run, name: str, *asked: tuple[Predictions, pd.DataFrame]) -> dict:
+    """The LLM alone within the lists that hold their target, of one backbone or several, each with the LLM's scores:
+    name, value (NDCG@5), ci_low, ci_high, lists."""
+    users = np.concatenate([known.cases["user"].to_numpy() for known, _ in asked])
+    ranks = [_rank(known, *_utilities(known, scores), 1.0, "score") for known, scores in asked]
+    return _within(run, name, users, np.concatenate(ranks))
 
 
-def _within(run: Run, name: str, known: Predictions, rank: np.ndarray) -> dict:
-    """NDCG@5 over the lists that hold their target, averaged over users, with its interval."""
+def _within(run: Run, name: str, users: np.ndarray, rank: np.ndarray) -> dict:
+    """NDCG@5 over the lists that hold their target (rank > 0), averaged over users, with its interval."""
     held = rank > 0
     if not held.any():
         return {"name": name, "value": np.nan, "ci_low": np.nan, "ci_high": np.nan, "lists": 0}
-    values = evaluation.per_user(evaluation.ndcg(rank[held], 5), known.cases["user"].to_numpy()[held])
+    values = evaluation.per_user(evaluation.ndcg(rank[held], 5), users[held])
     found = evaluation.estimate(values.to_numpy(), draws=run.preset.evaluation.draws)
     return {
         "name": name,
@@ -259,7 +262,7 @@ def ways_of_ranking(run: Run, name: str, seed: int) -> pd.DataFrame:
         if mode == "likelihood":
             ways = {"likelihood less prior": scores, "likelihood": scores.assign(utility=scores["log_p"])}
         for label, frame in ways.items():
-            rows.append(alone(run, label, known, frame) | cost)
+            rows.append(alone(run, label, (known, frame)) | cost)
     return pd.DataFrame(rows)
 
 

@@ -56,11 +56,12 @@ class Run:
         asked = _comparable(preset)
         record = folder / "preset.json"
         if record.exists():
+            recorded = _flat(read_json(record))
             for key, value in _flat(asked).items():
-                before = _flat(read_json(record)).get(key)
-                if before != value:
+                if recorded.get(key) != value:
+                    made = f"with {key} = {recorded[key]!r}" if key in recorded else f"before there was a setting {key}"
                     raise ValueError(
-                        f"results/runs/{preset.name} was made with {key} = {before!r}, the preset now says {value!r}: "
+                        f"results/runs/{preset.name} was made {made}, the preset now says {value!r}: "
                         "delete that folder or give the preset another name"
                     )
         else:
@@ -317,6 +318,7 @@ def lessons(run: Run, llm: weights.LLM, kind: str, seed: int) -> list[Example]:
 def _lessons(run: Run, llm: weights.LLM, with_hints: bool, seed: int) -> dict[str, list[Example]]:
     ready, asked, ask = prepare(run), run.preset.instructions, run.preset.prompts
     rng, before, mode = np.random.default_rng([seed, 32]), title_prior(run), run.preset.ranking.mode
+    read = title_tokens(run, llm)
     out: dict[str, list[Example]] = {}
     for task, name in run.preset.hint_backbones.items():
         known = backbone(run, name, "hint", seed)
@@ -332,16 +334,22 @@ def _lessons(run: Run, llm: weights.LLM, with_hints: bool, seed: int) -> dict[st
                     example, prompt=dataclasses.replace(example.prompt, key=f"{task}-{example.prompt.key}")
                 )
                 for example in instructions.ranking_examples(
-                    llm, ready.told, instructions.lists(known.cases, known.items), ask.history, hints, before, mode
+                    llm,
+                    ready.told,
+                    instructions.lists(known.cases, known.items),
+                    ask.history,
+                    hints,
+                    before,
+                    mode,
+                    read,
                 )
             ]
     order = cases(ready.split, "sequential", asked.window)
     order = order[(order["part"] == "window") & ~ready.held_out[order["user"].to_numpy()]]
-    drawn = rng.permutation(order["user"].unique())[: asked.next]
-    following = instructions.next_lists(
-        ready.told, order[order["user"].isin(drawn)], run.preset.augmentation.sampled, rng
-    )
-    out["next"] = instructions.ranking_examples(llm, ready.told, following, ask.history, None, before, mode)
+    users = np.flatnonzero(~ready.held_out)
+    following = instructions.next_lists(ready.told, users, asked.window, asked.others, rng)
+    following = [following[i] for i in rng.permutation(len(following))[: asked.next]]
+    out["next"] = instructions.ranking_examples(llm, ready.told, following, ask.history, None, before, mode, read)
     drawn = order.iloc[np.sort(rng.permutation(len(order))[: asked.pairs])]
     out["pair"] = instructions.pair_examples(llm, ready.told, drawn, ask.history, rng)
     if not asked.titles:
@@ -372,10 +380,9 @@ def title_prior(run: Run, mode: str | None = None) -> np.ndarray:
     def make() -> pd.DataFrame:
         llm = llm_of(run, None, 0)
         chunks = np.array_split(np.arange(len(told.titles)), max(1, len(told.titles) // 40))
-        asked = [
-            prompts.ranking(llm, f"prior-{chunk[0]:06d}", [], [told.titles[i] for i in chunk], told.words)
-            for chunk in chunks
-        ]
+        alone = [instructions.List(f"prior-{chunk[0]:06d}", 0, 0, chunk, ()) for chunk in chunks]
+        read = title_tokens(run, llm, "likelihood")
+        asked = [instructions.ranking_prompt(llm, told, each, 0, None, title_tokens=read) for each in alone]
         scores = recording.score(
             llm, asked, run.folder / "llm" / "prior-raw.parquet", "titles without a history", run.preset.row_tokens
         )
@@ -383,6 +390,15 @@ def title_prior(run: Run, mode: str | None = None) -> np.ndarray:
         return pd.DataFrame({"item": np.arange(len(told.titles)), "title": told.titles, "log_p": log_p})
 
     return (weight * once(run.folder / "llm" / "prior.parquet", make)["log_p"]).to_numpy(dtype=np.float32)
+
+
+def title_tokens(run: Run, llm: weights.LLM, mode: str | None = None) -> np.ndarray | None:
+    """How far ranking reads each title, int64 [I] (`ranking.told_apart`); None: to its end, as all ways of ranking do
+    but likelihood. mode: a way of ranking instead of the preset's."""
+    further = run.preset.ranking.further_tokens
+    if further is None or (mode or run.preset.ranking.mode) != "likelihood":
+        return None
+    return ranking.told_apart(llm, prepare(run).told.titles, further)
 
 
 def llm_record(run: Run) -> dict:
@@ -434,9 +450,9 @@ def insertions(run: Run, seed: int) -> pd.DataFrame:
     users = _draw_users(ready, asked.users, [seed, 44])
 
     def make() -> pd.DataFrame:
-        before = title_prior(run)
+        before, llm = title_prior(run), llm_of(run, "plain", seed)
         return made.insertions(
-            llm_of(run, "plain", seed),
+            llm,
             ready.told,
             users,
             asked.sampled,
@@ -446,6 +462,7 @@ def insertions(run: Run, seed: int) -> pd.DataFrame:
             path,
             run.preset.row_tokens,
             run.preset.ranking.mode,
+            title_tokens(run, llm),
         )
 
     return once(path, make)
@@ -511,13 +528,15 @@ def list_scores(run: Run, name: str, method: str, seed: int) -> pd.DataFrame:
     def make() -> pd.DataFrame:
         told, kind = prepare(run).told, ADAPTERS[method]
         llm = llm_of(run, kind, seed)
+        read = title_tokens(run, llm)
         lists, asked = [], []
         for variant, known in asked_of(run, name, method, seed):
             hints = hint_source(run, known, variant) if kind == "hints" else None
             some = instructions.with_target(instructions.lists(known.cases, known.items))
             lists += some
             asked += [
-                instructions.ranking_prompt(llm, told, each, run.preset.prompts.history, hints, mode) for each in some
+                instructions.ranking_prompt(llm, told, each, run.preset.prompts.history, hints, mode, read)
+                for each in some
             ]
         found = _ask(run, llm, mode, lists, asked, path, f"{name} {method} lists")
         return found.assign(utility=found["utility"] - title_prior(run)[found["item"].to_numpy()])
@@ -549,7 +568,8 @@ def ranked(run: Run, llm: weights.LLM, name: str, mode: str, seed: int, path: Pa
     it gave), utility. Its answers are left beside `path`."""
     told, known = prepare(run).told, backbone(run, name, "base", seed).part("valid")
     lists = instructions.with_target(instructions.lists(known.cases, known.items))
-    asked = [instructions.ranking_prompt(llm, told, each, run.preset.prompts.history, None, mode) for each in lists]
+    read, length = title_tokens(run, llm, mode), run.preset.prompts.history
+    asked = [instructions.ranking_prompt(llm, told, each, length, None, mode, read) for each in lists]
     found = _ask(run, llm, mode, lists, asked, path, f"{name} by {mode}")
     return found.assign(
         log_p=found["utility"], utility=found["utility"] - title_prior(run, mode)[found["item"].to_numpy()]

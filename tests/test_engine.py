@@ -10,7 +10,7 @@ from llama4rec_core.data import load, split
 from llama4rec_core.instructions import List, ranking_prompt
 from llama4rec_core.llm import prompts
 from llama4rec_core.llm.attention import tree_attention
-from llama4rec_core.llm.engine import Branch, Prompt, Row, generate, rows, score_row
+from llama4rec_core.llm.engine import Branch, Prompt, Row, generate, rows, score_row, shared, tokens_read
 
 FILMS = ["Toy Story", "Alien", "The Godfather", "Fargo", "Il Postino", "Jurassic Park", "Heat", "Sense and Sensibility"]
 
@@ -41,20 +41,51 @@ def test_a_row_is_a_tree():
     assert row.before_branch(prompts, 0, 0) == [1, 2, 3] and row.before_branch(prompts, 0, 1) == [1, 4]
 
 
-def test_tree_attention_is_masked_attention():
+def test_what_all_prompts_begin_with_is_read_once():
+    prompts = [Prompt("a", (1, 2, 3), (Branch((4, 8), 1), Branch((5,)))), Prompt("b", (1, 2, 6), (Branch((7,)),))]
+    row = Row.of(prompts)
+    assert row.root == 2 and tokens_read(prompts) == [5, 2] and [len(each) for each in prompts] == [5, 4]
+    assert row.tokens.tolist() == [1, 2, 3, 4, 5, 6, 7]
+    assert row.positions.tolist() == [0, 1, 2, 3, 3, 2, 3]
+    assert row.mask.int().tolist() == [
+        [1, 0, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0, 0],
+        [1, 1, 1, 0, 0, 0, 0],
+        [1, 1, 1, 1, 0, 0, 0],
+        [1, 1, 1, 0, 1, 0, 0],
+        [1, 1, 0, 0, 0, 1, 0],  # the second prompt sees the root and nothing of the first
+        [1, 1, 0, 0, 0, 1, 1],
+    ]
+    assert row.trees == [(2, 3, 5), (5, 6, 7)]
+    assert row.before_branch(prompts, 0, 0) == [2, 3] and row.before_branch(prompts, 1, 0) == [5, 6]
+    assert [row.place(1, at) for at in range(3)] == [0, 1, 5]
+
+
+@pytest.mark.parametrize(
+    ("prefixes", "root"),
+    [([(1, 2, 3)], 0), ([(1, 2), (1, 2)], 1), ([(1, 2), (1, 2, 3)], 1), ([(1, 2), (3,)], 0), ([(), (1,)], 0)],
+)
+def test_every_prompt_keeps_a_token_of_its_own(prefixes, root):
+    assert shared([Prompt(str(p), prefix, ()) for p, prefix in enumerate(prefixes)]) == root
+
+
+@pytest.mark.parametrize("root", [0, 2])
+def test_tree_attention_is_masked_attention(root):
     """Prompts with prefix and branches, without a prefix, without branches; grouped keys; against the whole mask."""
     prompts = [
         Prompt("a", (1, 2, 3), (Branch((3, 4)), Branch((5,)))),
-        Prompt("b", (), (Branch((7, 8)),)),
-        Prompt("c", (1, 2), ()),
+        Prompt("b", (1, 2, 4) if root else (), (Branch((7, 8)),)),
+        Prompt("c", (1, 2, 5) if root else (1, 2), ()),
     ]
     row = Row.of(prompts)
-    assert row.trees == [(0, 3, 6), (6, 6, 8), (8, 10, 10)]
+    assert row.root == root and len(row.tokens) == 10
+    assert row.trees == ([(2, 3, 6), (6, 7, 9), (9, 10, 10)] if root else [(0, 3, 6), (6, 6, 8), (8, 10, 10)])
     torch.manual_seed(0)
     query, key, value = (torch.randn(1, heads, 10, 4, requires_grad=True) for heads in (6, 2, 2))
     module = torch.nn.Module()
     module.num_key_value_groups = 3
-    found, _ = tree_attention(module, query, key, value, row.mask[None, None], scaling=0.3, trees=row.trees)
+    mask = row.mask[None, None]
+    found, _ = tree_attention(module, query, key, value, mask, scaling=0.3, trees=row.trees, root=row.root)
     wide = (each.repeat_interleave(3, dim=1) for each in (key, value))
     scores = (query @ next(wide).transpose(2, 3) * 0.3).masked_fill(~row.mask, -torch.inf)
     expected = (torch.softmax(scores, dim=-1) @ next(wide)).transpose(1, 2)

@@ -1,11 +1,10 @@
 """How instruction data is divided among its kinds."""
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from llama4rec_core.augmentation.prompt import Sequences
-from llama4rec_core.instructions import mix, next_lists
+from llama4rec_core.instructions import mix, next_lists, popularity, unseen
 from llama4rec_core.llm.engine import Prompt
 from llama4rec_core.llm.lessons import Example
 from llama4rec_core.llm.prompts import WORDS
@@ -41,17 +40,32 @@ def test_an_unknown_share_is_an_error():
         mix({}, {"ranking": 1.0}, 10, np.random.default_rng(0))
 
 
-def test_a_next_lesson_asks_for_each_window_item_among_random_ones_after_the_history_before_the_window():
-    """User 0: items 0 1 | 2 3 are the window, 4 is validation's; user 1: 5 | 6 6."""
-    items, begin = np.array([0, 1, 2, 3, 4, 5, 6, 6]), np.array([0, 5, 8])
-    n_train, n_kept = np.array([4, 3]), np.array([2, 1])
-    told = Sequences(
-        items, np.ones(8, np.float32), begin, n_train, n_kept, tuple("abcdefghij"), ("1",), WORDS["ml-100k"]
-    )
-    window = pd.DataFrame({"user": [0, 0, 1, 1], "prefix": [2, 3, 1, 2], "item": [2, 3, 6, 6]})
-    first, second = next_lists(told, window, 6, np.random.default_rng(0))
-    assert (first.user, first.prefix, first.targets) == (0, 2, (2, 3))
-    assert first.candidates[:2].tolist() == [2, 3]
-    assert set(first.candidates[2:].tolist()) == {4, 5, 6, 7, 8, 9}  # not steered around validation's item
-    assert (second.prefix, second.targets) == (1, (6,)) and not {5, 6} & set(second.candidates[1:].tolist())
-    assert len(set(second.candidates.tolist())) == 7
+def told(sequences, n_train, n_kept, titles="abcdefghij"):
+    begin = np.cumsum([0, *map(len, sequences)])
+    items = np.concatenate(sequences)
+    return Sequences(
+        items, np.ones(len(items), np.float32), begin, np.array(n_train), np.array(n_kept), tuple(titles), ("1",),
+        WORDS["ml-100k"],
+    )  # fmt: skip
+
+
+def test_a_next_lesson_asks_for_each_item_of_a_block_after_the_history_before_it():
+    """User 0: training items 0 1 2 3 7, in blocks of two from the end, 4 is validation's; user 1: 5, 6 6."""
+    known = told([[0, 1, 2, 3, 7, 4], [5, 6, 6]], [5, 3], [3, 1])
+    last, first, other = next_lists(known, [0, 1], 2, 5, np.random.default_rng(0))
+    assert (last.user, last.prefix, last.targets) == (0, 3, (3, 7))
+    assert (first.user, first.prefix, first.targets) == (0, 1, (1, 2))
+    assert last.candidates[:2].tolist() == [3, 7]
+    assert set(last.candidates[2:].tolist()) == {4, 5, 6, 8, 9}  # not steered around validation's item
+    assert (other.prefix, other.targets) == (1, (6,)) and not {5, 6} & set(other.candidates[1:].tolist())
+    assert len({each.key for each in (last, first, other)}) == 3
+
+
+def test_others_are_drawn_as_often_as_they_were_chosen_before_the_windows():
+    """Item 1 was chosen by seven users, 2 by one, others by none, and each once more; 3 stands in windows only."""
+    known = told([[1, 3]] * 7 + [[2, 3], [0, 4]], [2] * 9, [1] * 9, "abcde")
+    assert popularity(known).tolist() == [2, 8, 2, 1, 1]
+    rng = np.random.default_rng(0)
+    drawn = [int(unseen(known, 8, 5, 1, rng, popularity(known))[0]) for _ in range(2000)]
+    share = np.bincount(drawn, minlength=5) / 2000
+    assert share == pytest.approx([0, 8 / 11, 2 / 11, 1 / 11, 0], abs=0.05)

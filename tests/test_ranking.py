@@ -8,6 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llama4rec_core.llm import prompts, ranking
 from llama4rec_core.llm.engine import Branch, Prompt
@@ -101,6 +103,41 @@ def test_the_order_shown_is_drawn_from_the_key_and_shows_every_candidate(llm, mo
         places.append(lines.index("Alien"))
     assert np.bincount(places, minlength=4).min() >= 5  # by chance 15 of 60 each
     assert asked(mode, llm, "x") == asked(mode, llm, "x")
+
+
+class Letters:
+    """Stands for an LLM whose tokens are characters."""
+
+    def encode(self, text):
+        return tuple(map(ord, text))
+
+
+def test_a_title_is_read_until_it_is_told_from_all_others():
+    titles = ["Heat", "Help", "Hero", "Her", "Alien", "Alien"]
+    # a, l, "o" and the end of the line tell the first four apart; nothing tells the last two
+    assert ranking.told_apart(Letters(), titles, 0).tolist() == [3, 3, 4, 4, 6, 6]
+    assert ranking.told_apart(Letters(), titles, 1).tolist() == [4, 4, 5, 4, 6, 6]
+    assert ranking.told_apart(Letters(), titles, 99).tolist() == [5, 5, 5, 4, 6, 6]
+
+
+@given(st.lists(st.text("abc", min_size=1, max_size=5), max_size=12), st.integers(0, 2))
+def test_no_two_different_titles_are_read_alike(titles, further):
+    read = ranking.told_apart(Letters(), titles, further)
+    seen = {(title + "\n")[:n] for title, n in zip(titles, read, strict=True)}
+    assert len(seen) == len(set(titles)) and all(0 < n <= len(title) + 1 for title, n in zip(titles, read, strict=True))
+
+
+@pytest.mark.llm
+def test_a_title_read_in_part_scores_as_its_first_tokens(llm, tmp_path):
+    whole = asked("likelihood", llm)
+    found = utility("likelihood", llm, tmp_path, ranking.cut(whole, [1, 2, 99, 2]))["a"]
+    for branch, length, value in zip(whole.branches, [1, 2, 99, 2], found, strict=True):
+        text, expected = list(whole.prefix), 0.0
+        for token in branch.tokens[:length]:
+            expected += next_log_p(llm, text)[token].item()
+            text.append(token)
+        assert value == pytest.approx(expected, abs=1e-3)
+    assert len(ranking.cut(whole, [1, 2, 2, 2])) == len(whole.prefix) + 3
 
 
 @pytest.mark.llm

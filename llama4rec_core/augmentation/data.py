@@ -56,17 +56,18 @@ def insertions(
     path: Path,
     row_tokens: int,
     mode: str = "likelihood",
+    title_tokens: np.ndarray | None = None,
 ) -> pd.DataFrame:
     """P2: of `sampled` random items, the one the LLM finds likeliest next goes to a random position of the sequence.
 
-    prior [I]: what ranking subtracts from each title's log-likelihood. Columns: user, item, position, advantage (over
-    the next best).
+    prior [I]: what ranking subtracts from each title's log-likelihood; title_tokens [I]: how far each title is read
+    (None: to its end). Columns: user, item, position, advantage (over the next best).
     """
     rng = np.random.default_rng([seed, 42])
     drawn = {u: unseen(told, u, len(told.titles), sampled, rng) for u in users}
     places = {u: int(rng.integers(0, told.n_train[u] + 1)) for u in users}
     lists = {u: List(f"next-{u}", u, int(told.n_train[u]), drawn[u], ()) for u in users}
-    asked = [ranking_prompt(llm, told, each, length, None, mode) for each in lists.values()]
+    asked = [ranking_prompt(llm, told, each, length, None, mode, title_tokens) for each in lists.values()]
     shown = {each.key: titles(told, each) for each in lists.values()}
     scores = path.with_name(f"{path.stem}-scores.parquet")
     found = ranking.utilities(mode, llm, asked, shown, scores, "P2 insertions", row_tokens)

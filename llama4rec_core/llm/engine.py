@@ -3,17 +3,20 @@
 Prompts that share a beginning are read as a tree. A prompt is one prefix (the user's history, say) and
 several branches (one per candidate) that continue it and cannot see each other:
 
-    prefix ──┬── branch 1
-             ├── branch 2          one row of tokens, one forward pass
-             └── branch 3
+            ┌── prefix ──┬── branch 1
+    root ───┤            └── branch 2          one row of tokens, one forward pass
+            └── prefix ──┬── branch 1
+                         └── branch 2
 
-Every token from which another is predicted is read once, a branch's positions restart where the prefix ends, and a mask
-lets a token see its own prefix and its own branch up to itself. A branch's score is therefore what it would be alone,
-in any order and in any company. Several prompts are packed into one row the same way, so nothing is padded.
+Several prompts are packed into one row, so nothing is padded; what all of them begin with (the instruction) is the
+row's root. Every token from which another is predicted is read once, a branch's positions restart where the prefix
+ends, and a mask lets a token see the root, its own prefix and its own branch up to itself. A branch's score is
+therefore what it would be alone, in any order and in any company.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -36,6 +39,11 @@ class Branch:
     answer: int = 0
     choices: tuple[int, ...] = ()
 
+    def cut(self, length: int) -> Branch:
+        """Of an answer only its first `length` tokens; what stands before the answer stays."""
+        before = len(self.tokens) - self.answer
+        return Branch(self.tokens[: before + length], min(length, self.answer))
+
     @property
     def read(self) -> tuple[int, ...]:
         """The tokens the LLM has to read: all, but an answer's last, which is only ever predicted."""
@@ -52,22 +60,37 @@ class Prompt:
     learn: tuple[int, ...] = ()  # places in the prefix whose tokens tuning learns (a history's ratings or titles)
 
     def __len__(self) -> int:
-        """Tokens to be read."""
+        """Tokens to be read by a prompt alone."""
         return len(self.prefix) + sum(len(branch.read) for branch in self.branches)
+
+
+def shared(prompts: Sequence[Prompt]) -> int:
+    """How many tokens all prompts of a row begin with, of which each keeps at least one of its own; none of one."""
+    if len(prompts) < 2:
+        return 0
+    prefixes = [prompt.prefix for prompt in prompts]
+    return max(0, min(len(os.path.commonprefix(prefixes)), min(map(len, prefixes)) - 1))
+
+
+def tokens_read(prompts: Sequence[Prompt]) -> list[int]:
+    """How many tokens each prompt of a row adds to it: the root is counted with the first."""
+    root = shared(prompts)
+    return [len(prompt) - (root if p else 0) for p, prompt in enumerate(prompts)]
 
 
 @dataclass(frozen=True)
 class Row:
-    """Several prompts packed into one row of T tokens, without padding."""
+    """Several prompts packed into one row of T tokens, without padding: the root, then each prompt's own."""
 
     tokens: torch.Tensor  # [T]
-    positions: torch.Tensor  # [T], restarting at each prompt and at each branch
+    positions: torch.Tensor  # [T], restarting after the root at each prompt, and after its prefix at each branch
     mask: torch.Tensor  # [T, T] bool, True where the row's token may look at the column's
-    starts: list[tuple[int, list[int]]]  # per prompt: where its prefix and each of its branches begin
+    root: int  # the tokens all prompts begin with, read once
+    starts: list[tuple[int, list[int]]]  # per prompt: where its own prefix and each of its branches begin
 
     @property
     def trees(self) -> list[tuple[int, int, int]]:
-        """Per prompt: where its prefix begins, where that ends and its branches begin, where they end."""
+        """Per prompt: where its own prefix begins, where that ends and its branches begin, where they end."""
         begins = [begin for begin, _ in self.starts]
         ends = [*begins[1:], len(self.tokens)]
         return [
@@ -77,30 +100,36 @@ class Row:
 
     @classmethod
     def of(cls, prompts: Sequence[Prompt]) -> Row:
-        tokens, positions, owner, twig, starts = [], [], [], [], []
+        root, starts = shared(prompts), []
+        tokens, positions = list(prompts[0].prefix[:root]), list(range(root))
+        owner, twig = [-1] * root, [0] * root
         for p, prompt in enumerate(prompts):
             begin, branch_begins = len(tokens), []
-            for b, part in enumerate([prompt.prefix, *(branch.read for branch in prompt.branches)]):
+            for b, part in enumerate([prompt.prefix[root:], *(branch.read for branch in prompt.branches)]):
                 if b:
                     branch_begins.append(len(tokens))
-                first = len(prompt.prefix) if b else 0
+                first = len(prompt.prefix) if b else root
                 tokens.extend(part)
                 positions.extend(range(first, first + len(part)))
                 owner.extend([p] * len(part))
                 twig.extend([b] * len(part))
             starts.append((begin, branch_begins))
         owner, twig = torch.tensor(owner), torch.tensor(twig)
-        same_prompt = owner[:, None] == owner[None, :]
+        same_prompt = (owner[:, None] == owner[None, :]) | (owner[None, :] == -1)
         visible = (twig[None, :] == 0) | (twig[:, None] == twig[None, :])
         mask = torch.tril(same_prompt & visible)
-        return cls(torch.tensor(tokens), torch.tensor(positions), mask, starts)
+        return cls(torch.tensor(tokens), torch.tensor(positions), mask, root, starts)
+
+    def place(self, p: int, at: int) -> int:
+        """Where token `at` of prompt p's prefix stands."""
+        return at if at < self.root else self.starts[p][0] + at - self.root
 
     def before_branch(self, prompts: Sequence[Prompt], p: int, b: int) -> list[int]:
         """The places whose next-token predictions are the tokens of branch b of prompt p: the prefix's last, then its
         own."""
-        begin, branch_begins = self.starts[p]
+        begin = self.starts[p][1][b]
         length = len(prompts[p].branches[b].read)
-        return [begin + len(prompts[p].prefix) - 1, *range(branch_begins[b], branch_begins[b] + length)]
+        return [self.place(p, len(prompts[p].prefix) - 1), *range(begin, begin + length)]
 
 
 def rows(prompts: Sequence[Prompt], row_tokens: int) -> Iterator[list[int]]:
@@ -127,6 +156,7 @@ def hidden_states(model, row: Row) -> torch.Tensor:
         position_ids=row.positions[None].to(model.device),
         attention_mask=row.mask[None, None].to(model.device),  # [1, 1, T, T]: used as it is
         trees=row.trees,
+        root=row.root,
         use_cache=False,
     ).last_hidden_state[0]
 
@@ -142,12 +172,7 @@ def score_row(llm: LLM, prompts: Sequence[Prompt]) -> list[list[np.ndarray]]:
     for p, prompt in enumerate(prompts):
         for b, branch in enumerate(prompt.branches):
             if branch.choices:
-                last = (
-                    row.starts[p][1][b] + len(branch.tokens) - 1
-                    if branch.tokens
-                    else row.starts[p][0] + len(prompt.prefix) - 1
-                )
-                choices.append((p, b, last, branch.choices))
+                choices.append((p, b, row.before_branch(prompts, p, b)[-1], branch.choices))
             else:
                 places = row.before_branch(prompts, p, b)[len(branch.tokens) - branch.answer :]
                 likelihoods.append((p, b, places, branch.tokens[len(branch.tokens) - branch.answer :]))

@@ -1,6 +1,7 @@
 """Four ways to let an LLM rank the C candidates of a list: the same question in, a utility for each candidate out.
 
-    likelihood   log p(title | prompt), from which the caller subtracts the title's prior
+    likelihood   log p(title | prompt), from which the caller subtracts the title's prior; of a title only as many
+                 tokens as tell it from all others (`told_apart`)
     relevance    log p(yes) - log p(no) at the end of each candidate
     labels       log p(letter) of the letter that stands before the candidate
     list         the LLM writes the titles, best first (the paper's way): minus the position
@@ -13,6 +14,7 @@ Each way is a prompt (`prompts.py`), a lesson with the right answer, and a readi
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,6 +42,25 @@ def prompt(
     if mode not in MODES:
         raise ValueError(f"ranking.mode {mode!r} is unknown: the known ones are {', '.join(MODES)}")
     return MODES[mode](llm, key, history, candidates, words, hint)
+
+
+def told_apart(llm: LLM, titles: Sequence[str], further: int) -> np.ndarray:
+    """How many of each title's first tokens are scored, int64 [I]: those up to the one that no other title shares, and
+    `further` ones; all where there are no more, or where two titles are the same.
+
+    What follows hardly says more about which item is meant, and need not be read. The same in every list, so that a
+    candidate's score does not depend on its company.
+    """
+    tokens = [prompts.title_branch(llm, title).tokens for title in titles]
+    shared = Counter(each[:n] for each in tokens for n in range(1, len(each) + 1))
+    alone = [next((n for n in range(1, len(each)) if shared[each[:n]] == 1), len(each)) for each in tokens]
+    return np.array([min(n + further, len(each)) for n, each in zip(alone, tokens, strict=True)], dtype=np.int64)
+
+
+def cut(asked: Prompt, lengths: Sequence[int]) -> Prompt:
+    """A likelihood prompt of which each candidate's title is read only so far."""
+    branches = (branch.cut(int(n)) for branch, n in zip(asked.branches, lengths, strict=True))
+    return dataclasses.replace(asked, branches=tuple(branches))
 
 
 def lesson(

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from llama4rec_core.files import explained, read_frame, read_json, write_frame, write_json
-from llama4rec_core.llm.engine import Prompt, generate, rows, score_row
+from llama4rec_core.llm.engine import Prompt, generate, rows, score_row, tokens_read
 from llama4rec_core.llm.weights import LLM
 from llama4rec_core.progress import Progress
 
@@ -114,7 +114,8 @@ def score(
                 ]
         return pd.DataFrame(out, columns=list(SCORES)).astype(SCORES)
 
-    tokens, logits = [len(prompts[i]) for i in order], [logits_of(prompts[i]) for i in order]
+    tokens = [read for row in packed for read in tokens_read([prompts[i] for i in row])]
+    logits = [logits_of(prompts[i]) for i in order]
     answers = in_batches(path, what, batches, tokens, work, logits)
     return answers if len(answers) else pd.DataFrame(columns=list(SCORES)).astype(SCORES)
 

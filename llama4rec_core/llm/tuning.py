@@ -31,7 +31,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from llama4rec_core.files import explained, whole_folder, write_frame, write_json
-from llama4rec_core.llm.engine import Prompt, Row
+from llama4rec_core.llm.engine import Prompt, Row, tokens_read
 from llama4rec_core.llm.lessons import Example, Question, TuningSettings
 from llama4rec_core.llm.weights import LLM, quiet_peft
 from llama4rec_core.progress import Progress
@@ -54,8 +54,8 @@ def collate(batch: Sequence[Sequence[Example]]) -> dict[str, torch.Tensor]:
     labels: list[tuple[float, ...]] = []
     alternative = question = 0
     for p, example in enumerate(examples):
-        begin, _ = row.starts[p]
-        labels += [(begin + at - 1, example.prompt.prefix[at], -1, -1, 0, 1, 0.0, 1, 0) for at in example.prompt.learn]
+        prefix = example.prompt.prefix
+        labels += [(row.place(p, at - 1), prefix[at], -1, -1, 0, 1, 0.0, 1, 0) for at in example.prompt.learn]
         for asked in example.questions:
             text = int(not example.prompt.branches[asked.branches[0]].choices)
             for a, tokens in enumerate(_alternatives(row, prompts, p, asked)):
@@ -73,6 +73,7 @@ def collate(batch: Sequence[Sequence[Example]]) -> dict[str, torch.Tensor]:
         "position_ids": row.positions[None],
         "attention_mask": row.mask[None, None],
         "trees": row.trees,
+        "root": row.root,
         "logits_to_keep": places,
         "labels": table,
     }
@@ -83,7 +84,7 @@ def _alternatives(row: Row, prompts: Sequence[Prompt], p: int, asked: Question) 
     branches = prompts[p].branches
 
     def last(b: int) -> int:
-        return row.starts[p][1][b] + len(branches[b].tokens) - 1
+        return row.before_branch(prompts, p, b)[-1]
 
     first = branches[asked.branches[0]]
     if first.choices and len(asked.branches) == 1:  # one branch, whose choices are the alternatives
@@ -177,7 +178,7 @@ def tune(llm: LLM, examples: Sequence[Example], settings: TuningSettings, folder
     started = time.time()
     checkpoints = folder.parent / f".{folder.name}-checkpoints"
     data = pack(examples, settings.row_tokens, seed)
-    tokens = sum(len(example.prompt) for example in examples)
+    tokens = sum(sum(tokens_read([example.prompt for example in row])) for row in data)
     torch.manual_seed(seed)
     model = llm.model
     if settings.method == "lora":

@@ -30,9 +30,11 @@ from llama4rec_core import rows as rows_of
 from llama4rec_core.augmentation.prompt import Sequences, sequences
 from llama4rec_core.instructions import List, ranking_prompt, titles
 from llama4rec_core.llm import cost, prompts, ranking, recording, tuning, weights
-from llama4rec_core.llm.engine import Branch, Prompt, rows, score_row
+from llama4rec_core.llm.engine import Branch, Prompt, rows, score_row, tokens_read
 from llama4rec_core.llm.lessons import Example, TuningSettings
+from llama4rec_core.presets import Preset
 
+PRESET = Preset("defaults")  # how much of a history and of a title a prompt tells, and how long a row is
 COLUMNS = ["part", "what", "ours", "peer", "peer_value", "ratio", "ours_metric", "peer_metric", "unit"]
 
 
@@ -45,6 +47,13 @@ def row(part, what, ours, unit, peer="", peer_value=None, ours_metric=None, peer
 def told() -> Sequences:
     dataset = sources.load("ml-100k")
     return sequences(dataset, sources.split(dataset), 5, prompts.WORDS["ml-100k"])
+
+
+def question(llm, known: Sequences, each: List) -> Prompt:
+    """What ranking by likelihood asks by default."""
+    further = PRESET.ranking.further_tokens
+    read = None if further is None else ranking.told_apart(llm, known.titles, further)
+    return ranking_prompt(llm, known, each, PRESET.prompts.history, None, title_tokens=read)
 
 
 def lists(known: Sequences, count: int, k: int) -> list[List]:
@@ -67,11 +76,12 @@ def seconds(work) -> float:
 def ranking_rows(llm, known: Sequences, asked: argparse.Namespace) -> Iterator[dict]:
     for k in (10, 20):
         ours = lists(known, asked.users, k)
-        tree = [ranking_prompt(llm, known, each, 20, None) for each in ours]
+        tree = [question(llm, known, each) for each in ours]
         score_row(llm, tree[:1])
         rate = len(tree) / seconds(lambda tree=tree: _score(llm, tree))
         few = ours[: asked.peer_users]
-        written = [ranking_prompt(llm, known, each, 20, None, "list") for each in few]
+        length = PRESET.prompts.history
+        written = [ranking_prompt(llm, known, each, length, None, "list") for each in few]
         alone = len(few) / seconds(lambda written=written, few=few: _generate(llm, known, written, few, 1))
         batched = max(
             (
@@ -103,7 +113,7 @@ def ranking_rows(llm, known: Sequences, asked: argparse.Namespace) -> Iterator[d
 
 
 def _score(llm, given: list[Prompt]) -> None:
-    for packed in rows(given, 512):
+    for packed in rows(given, PRESET.row_tokens):
         score_row(llm, [given[i] for i in packed])
 
 
@@ -130,8 +140,10 @@ def machine_rows(llm, known: Sequences, asked: argparse.Namespace) -> Iterator[d
     """Needed operations a second of reading and tuning, as a share of the matrix-product rate, which is measured right
     before and right after each of the two."""
     size, before = cost.size(llm), cost.machine_rate(seconds=5.0)
-    given = [ranking_prompt(llm, known, each, 20, None) for each in lists(known, asked.users, 10)]
-    tokens, places = sum(map(len, given)), sum(map(recording.logits_of, given))
+    given = [question(llm, known, each) for each in lists(known, asked.users, 10)]
+    packed = rows(given, PRESET.row_tokens)
+    tokens = sum(sum(tokens_read([given[i] for i in row])) for row in packed)
+    places = sum(map(recording.logits_of, given))
     _score(llm, given[:8])
     spent = seconds(lambda: _score(llm, given))
     between = cost.machine_rate(seconds=5.0)
@@ -172,7 +184,7 @@ def _lessons(llm, known: Sequences, count: int):
     out = []
     for each in lists(known, count, 10):
         right = [int(rng.integers(10))]
-        asked = ranking_prompt(llm, known, each, 20, None)
+        asked = question(llm, known, each)
         out.append(ranking.lesson("likelihood", llm, asked, titles(known, each), right, np.zeros(10)).answers_only())
     return out
 
@@ -184,7 +196,9 @@ def _tune(known: Sequences, count: int, settings: TuningSettings) -> tuple[int, 
     places = sum(recording.logits_of(each.prompt) for each in lessons)
     with tempfile.TemporaryDirectory() as folder:
         spent = seconds(lambda: tuning.tune(llm, lessons, settings, Path(folder) / "adapter", 0))
-    return sum(len(each.prompt) for each in lessons), places, spent
+    packed = tuning.pack(lessons, settings.row_tokens, 0)
+    tokens = sum(sum(tokens_read([each.prompt for each in row])) for row in packed)
+    return tokens, places, spent
 
 
 def _peer_tune(known: Sequences, count: int) -> tuple[int, float]:
@@ -227,8 +241,8 @@ def _trainer(llm, lessons: list[Example], folder: Path) -> Trainer:
 
 
 def quality_rows(llm, known: Sequences, asked: argparse.Namespace) -> Iterator[dict]:
-    """Each way of ranking, untuned and tuned for about the same minutes: NDCG@5 within SASRec's validation lists that
-    hold their target. Its peer is the written list, tuned as long; the last row is tuned by plain Trainer."""
+    """Each way of ranking, untuned and tuned for about the same minutes: NDCG@5 within LightGCN's and SASRec's
+    validation lists that hold their target. Its peer is the written list, tuned as long; the last row is tuned by plain Trainer."""
     run = stages.Run.open(asked.preset)
     tries = [
         (mode, mode, _ours, share) for mode in ("list", "likelihood", "relevance", "labels") for share in (0, 0.5, 1)
@@ -237,7 +251,7 @@ def quality_rows(llm, known: Sequences, asked: argparse.Namespace) -> Iterator[d
     curve, peer = [], None
     for name, mode, train, share in tries:
         mine = _by(run, mode)
-        lists = stages.backbone(mine, "SASRec", "base", 0).part("valid")
+        lists = {of: stages.backbone(mine, of, "base", 0).part("valid") for of in ("LightGCN", "SASRec")}
         with tempfile.TemporaryDirectory() as folder:
             model, minutes = llm, 0.0
             if share:
@@ -245,9 +259,9 @@ def quality_rows(llm, known: Sequences, asked: argparse.Namespace) -> Iterator[d
                     train, stages.lessons(mine, llm, "plain", 0), asked.minutes * share, Path(folder)
                 )
             start = time.perf_counter()
-            scores = stages.ranked(mine, model, "SASRec", mode, 0, Path(folder) / "ranked.parquet")
+            scores = [stages.ranked(mine, model, of, mode, 0, Path(folder) / f"{of}.parquet") for of in lists]
             spent = time.perf_counter() - start
-        found = rows_of.alone(mine, name, lists, scores)
+        found = rows_of.alone(mine, name, *zip(lists.values(), scores, strict=True))
         curve.append(found | {"mode": name, "minutes": minutes})
         peer = peer or (found if (mode, share) == ("list", 1) else None)
         rate = found["lists"] / spent
@@ -255,7 +269,7 @@ def quality_rows(llm, known: Sequences, asked: argparse.Namespace) -> Iterator[d
             "quality",
             f"{name}, tuned for {minutes:.2f} minutes [{found['ci_low']:.3f}, {found['ci_high']:.3f}]",
             rate,
-            "users/s; NDCG@5 within validation lists",
+            "lists/s; NDCG@5 within validation lists",
             ours_metric=found["value"],
         ) | ({"peer": "the written list, tuned as long", "peer_metric": peer["value"]} if peer and share == 1 else {})
     picture = figures.by_minute(pd.DataFrame(curve), evaluation.random_order_ndcg(run.preset.prompts.candidates, 5))
@@ -319,7 +333,7 @@ def _measured(what: str, count: int, queue) -> None:
     known = told()
     if what == "scoring":
         llm = weights.load(weights.SMOLLM2)
-        _score(llm, [ranking_prompt(llm, known, each, 20, None) for each in lists(known, count, 10)])
+        _score(llm, [question(llm, known, each) for each in lists(known, count, 10)])
     else:
         _tune(known, count, TuningSettings())
     # not getrusage: its peak is inherited from the process that started this one
