@@ -73,7 +73,7 @@ class RankingSettings:
 
     mode: str = "likelihood"  # or "relevance", "labels", "list" (the paper's): llm/ranking.py says what each is
     # likelihood: how many tokens of a title are read past the one that tells it from all others; None: all
-    further_tokens: int | None = 1
+    further_tokens: int | None = 0
     prior_weight: float = 0.5  # likelihood: of log p(title | no history), subtracted from log p(title | prompt)
     rating: str = "expected"  # the LLM's rating: the expectation over the scale, or its "likeliest" value
     combine: str = "score"  # "score": both standardised within the list; "paper": minus the positions

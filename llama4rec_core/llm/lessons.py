@@ -38,11 +38,11 @@ class TuningSettings:
     rank: int = 16  # LoRA rank r; the update is scaled by 2
     # the share of layers (at least one), from the top, that is tuned: below them nothing is back-propagated
     layers: float = 0.25
-    learning_rate: float = 3e-4
+    learning_rate: float = 1e-3
     warmup_steps: int = 5
     epochs: int = 1
     row_tokens: int = 512  # a row holds as many prompts as fit
-    rows_per_step: int = 4  # gradient accumulation
+    rows_per_step: int = 1  # gradient accumulation
     choice_weight: float = 1.0  # of the choice loss beside cross-entropy
-    temperature: float = 10.0  # T of the choice loss among texts: what their scores are divided by
+    temperature: float = 3.0  # T of the choice loss among texts: what their scores are divided by
     save_steps: int = 25  # a kill loses at most this many steps

@@ -244,10 +244,10 @@ def quality_rows(llm, known: Sequences, asked: argparse.Namespace) -> Iterator[d
     """Each way of ranking, untuned and tuned for about the same minutes: NDCG@5 within LightGCN's and SASRec's
     validation lists that hold their target. Its peer is the written list, tuned as long; the last row is tuned by plain Trainer."""
     run = stages.Run.open(asked.preset)
-    tries = [
-        (mode, mode, _ours, share) for mode in ("list", "likelihood", "relevance", "labels") for share in (0, 0.5, 1)
-    ]
+    tries = [(mode, mode, _ours, share) for mode in ("list", "relevance", "labels") for share in (0, 1)]
+    tries += [("likelihood", "likelihood", _ours, share) for share in (0, 0.5, 1)]
     tries.append(("likelihood, by Trainer", "likelihood", _theirs, 1))
+    tries.append(("likelihood", "likelihood", _ours, 3))
     curve, peer = [], None
     for name, mode, train, share in tries:
         mine = _by(run, mode)
@@ -350,10 +350,15 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=200, help="for us")
     parser.add_argument("--peer-users", type=int, default=40, help="for the peer")
     parser.add_argument(
-        "--batches", type=int, nargs="+", default=[8, 16, 32], help="batch sizes the peer may choose from"
+        "--batches", type=int, nargs="+", default=[8, 16, 32, 40], help="batch sizes the peer may choose from"
     )
     parser.add_argument("--tuned", type=int, default=120, help="lists to tune on")
-    parser.add_argument("--minutes", type=float, default=3.0, help="of tuning, for each way of ranking")
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=2.0,
+        help="of tuning, for each way of ranking; likelihood also half and three times as long",
+    )
     parser.add_argument("--preset", default="quick", help="the run whose lists and lessons quality is measured with")
     asked = parser.parse_args()
     llm, known = weights.load(weights.SMOLLM2), told()
