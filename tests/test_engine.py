@@ -8,7 +8,7 @@ import torch
 from llama4rec_core.augmentation.prompt import sequences
 from llama4rec_core.data import load, split
 from llama4rec_core.instructions import List, ranking_prompt
-from llama4rec_core.llm import prompts
+from llama4rec_core.llm import engine, prompts
 from llama4rec_core.llm.attention import tree_attention
 from llama4rec_core.llm.engine import Branch, Prompt, Row, generate, rows, score_row, shared, tokens_read
 
@@ -93,6 +93,16 @@ def test_tree_attention_is_masked_attention(root):
     weight = torch.randn_like(expected)
     ours, theirs = (torch.autograd.grad((each * weight).sum(), (query, key, value)) for each in (found, expected))
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize("places", [3, 100])
+def test_token_log_probabilities_are_those_of_log_softmax_however_many_places_go_together(places, monkeypatch):
+    monkeypatch.setattr(engine, "PLACES", places)
+    torch.manual_seed(0)
+    hidden, head = torch.randn(9, 4), 3 * torch.randn(30, 4)
+    at, tokens = torch.tensor([8, 0, 3, 3, 5, 8, 1]), torch.tensor([0, 29, 4, 5, 4, 7, 7])
+    expected = torch.log_softmax(hidden @ head.T, dim=-1)[at, tokens]
+    assert torch.allclose(engine._token_log_p(hidden, head, at, tokens), expected, atol=1e-5)
 
 
 @torch.inference_mode()

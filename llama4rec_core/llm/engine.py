@@ -25,6 +25,8 @@ import torch
 
 from llama4rec_core.llm.weights import LLM
 
+PLACES = 96  # whose logits are computed together
+
 
 @dataclass(frozen=True)
 class Branch:
@@ -180,15 +182,28 @@ def score_row(llm: LLM, prompts: Sequence[Prompt]) -> list[list[np.ndarray]]:
     if likelihoods:
         places = torch.tensor([place for *_, at, _ in likelihoods for place in at], device=hidden.device)
         tokens = torch.tensor([token for *_, answer in likelihoods for token in answer], device=hidden.device)
-        # a place is looked at once, however many branches begin there
-        unique, inverse = torch.unique(places, return_inverse=True)
-        logits = (hidden[unique] @ head.T).float()  # [unique places, V]
-        chosen = logits[inverse, tokens] - torch.logsumexp(logits, dim=-1)[inverse]
+        chosen = _token_log_p(hidden, head, places, tokens)
         sizes = [len(at) for *_, at, _ in likelihoods]
         for (p, b, *_), part in zip(likelihoods, torch.split(chosen, sizes), strict=True):
             out[p][b] = part.sum(0, keepdim=True).cpu().numpy()
     for p, b, last, ids in choices:
         out[p][b] = torch.log_softmax((hidden[last] @ head[list(ids)].T).float(), dim=-1).cpu().numpy()
+    return out
+
+
+def _token_log_p(hidden: torch.Tensor, head: torch.Tensor, places: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """log p of n tokens, each predicted at a place of `hidden` [T, D]. A place is looked at once, however many branches
+    begin there, and its table of logits, as wide as the vocabulary, is worked on in place and a few places at a time:
+    larger ones are slow to get from the system, again for every row."""
+    unique, inverse = torch.unique(places, return_inverse=True)
+    out = hidden.new_empty(len(places), dtype=torch.float32)
+    for begin in range(0, len(unique), PLACES):
+        logits = (hidden[unique[begin : begin + PLACES]] @ head.T).float()  # [places, V]
+        here = (inverse >= begin) & (inverse < begin + PLACES)
+        at = inverse[here] - begin
+        found, top = logits[at, tokens[here]], logits.amax(dim=-1, keepdim=True)
+        total = logits.sub_(top).exp_().sum(dim=-1).log() + top[:, 0]  # log sum exp
+        out[here] = found - total[at]
     return out
 
 

@@ -242,7 +242,8 @@ def _trainer(llm, lessons: list[Example], folder: Path) -> Trainer:
 
 def quality_rows(llm, known: Sequences, asked: argparse.Namespace) -> Iterator[dict]:
     """Each way of ranking, untuned and tuned for about the same minutes: NDCG@5 within LightGCN's and SASRec's
-    validation lists that hold their target. Its peer is the written list, tuned as long; the last row is tuned by plain Trainer."""
+    validation lists that hold their target. Its peer is the written list, tuned as long; one row is tuned by plain
+    Trainer."""
     run = stages.Run.open(asked.preset)
     tries = [(mode, mode, _ours, share) for mode in ("list", "relevance", "labels") for share in (0, 1)]
     tries += [("likelihood", "likelihood", _ours, share) for share in (0, 0.5, 1)]
