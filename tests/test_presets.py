@@ -2,6 +2,7 @@ import pytest
 
 from llama4rec_core import paths, presets
 from llama4rec_core.backbones import BACKBONES, settings_of
+from llama4rec_core.files import read_json, write_json
 from llama4rec_core.stages import Run
 
 
@@ -57,3 +58,12 @@ def test_a_run_folder_refuses_other_settings_but_takes_more_seeds(results, tmp_p
     Run.open(written(tmp_path, "seeds: [0, 1]"))
     with pytest.raises(ValueError, match="instructions.tokens = 100000, the preset now says 5"):
         Run.open(written(tmp_path, "instructions: {tokens: 5}"))
+
+
+def test_a_run_folder_of_before_a_setting_says_so(results, tmp_path):
+    record = Run.open(written(tmp_path, "seeds: [0]")).folder / "preset.json"
+    content = read_json(record)
+    del content["ranking"]["further_tokens"]
+    write_json(record, content)
+    with pytest.raises(ValueError, match="before there was a setting ranking.further_tokens, the preset now says 0"):
+        Run.open(written(tmp_path, "seeds: [0]"))
