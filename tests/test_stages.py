@@ -18,8 +18,10 @@ from llama4rec_core.llm import recording
 from llama4rec_core.llm.engine import Branch, Prompt
 
 PART = """
+import dataclasses
 from llama4rec_core import stages
 run = stages.Run.open("smoke")
+run = dataclasses.replace(run, preset=dataclasses.replace(run.preset, row_tokens=64))  # short rows, so several batches
 {}
 """
 
@@ -52,7 +54,7 @@ def finish(code, results):
 @pytest.mark.llm
 @pytest.mark.data
 def test_a_kill_in_tuning_and_in_scoring_changes_nothing(tmp_path):
-    """Scoring is killed after its second batch of three, tuning after its second checkpoint; what the tuned LLM says in
+    """Scoring is killed after its second batch of six, tuning after its second checkpoint; what the tuned LLM says in
     the end (P1) shows that its weights are the same."""
     scoring, tuning, asking = "stages.title_prior(run)", 'stages.adapter(run, "plain", 0)', "stages.pairs(run, 0)"
     straight, stopped = tmp_path / "straight", tmp_path / "stopped"
