@@ -5,7 +5,7 @@ targets are the window items (each user's last training interactions) or, for P2
 interactions, of the users that are not held out for choosing.
 
     ranking   the hint backbone's real top-k'; lists without the target are dropped, not patched
-    next      P2: each item of a block of a user's training sequence among popular ones
+    next      P2: each item of a block of a user's training sequence, after what came before the block
     pair      P1: a window item against a random one, asked in both orders
     rating    the window items' ratings
 
@@ -125,8 +125,8 @@ def popularity(told: Sequences) -> np.ndarray:
     return 1 + np.bincount(np.concatenate(kept), minlength=len(told.titles))
 
 
-def next_lists(told: Sequences, users: Sequence[int], window: int, others: int, rng: np.random.Generator) -> list[List]:
-    """P2 as lists to be ranked: each user's training sequence in blocks of `window` items, counted from its end. A
+def next_lists(told: Sequences, users: Sequence[int], ahead: int, others: int, rng: np.random.Generator) -> list[List]:
+    """P2 as lists to be ranked: each user's training sequence in blocks of `ahead` items, counted from its end. A
     block's items, of which each is a right answer, and `others` more, after the history before the block.
 
     The others are drawn by popularity, as the lists of a backbone hold popular items: that an item is popular is then
@@ -134,10 +134,11 @@ def next_lists(told: Sequences, users: Sequence[int], window: int, others: int, 
     """
     out, weight = [], popularity(told)
     for user in users:
-        for prefix in range(told.n_train[user] - window, 0, -window):
-            begin = told.begin[user] + prefix
-            targets = np.unique(told.items[begin : begin + window])
-            items = np.concatenate([targets, unseen(told, user, len(told.titles), others, rng, weight)])
+        for end in range(told.n_train[user], 1, -ahead):
+            prefix = max(1, end - ahead)  # the first block is what is left, after one item at least
+            targets = np.unique(told.items[told.begin[user] + prefix : told.begin[user] + end])
+            more = unseen(told, user, len(told.titles), others, rng, weight) if others else targets[:0]
+            items = np.concatenate([targets, more])
             out.append(List(f"next-{user}-{prefix}", int(user), int(prefix), items, tuple(targets.tolist())))
     return out
 

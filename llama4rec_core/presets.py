@@ -50,10 +50,12 @@ class InstructionSettings:
     )
     window: int = 5  # each user's last training interactions: the only tuning targets, unseen by the hint backbone
     held_out: float = 0.2  # share of users whose windows are kept out of tuning, to choose on
-    next: int = 4000  # P2 lessons drawn at most
-    others: int = 15  # items, drawn by popularity, among which a P2 lesson asks for the right ones
+    next: int = 20000  # P2 lessons drawn at most
+    ahead: int = 10  # items of a user's sequence that a P2 lesson asks for, one by one, after what came before them
+    # items, drawn by popularity, that a P2 lesson shows beside the right ones; likelihood needs none: the softmax over
+    # the vocabulary holds all titles
+    others: int = 15
     pairs: int = 500  # P1 lessons drawn at most
-    titles: bool = False  # are a history's titles learnt too, besides answers and the ratings a user gave
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,10 @@ class RankingSettings:
     mode: str = "likelihood"  # or "relevance", "labels", "list" (the paper's): llm/ranking.py says what each is
     # likelihood: how many tokens of a title are read past the one that tells it from all others; None: all
     further_tokens: int | None = 0
-    prior_weight: float = 0.5  # likelihood: of log p(title | no history), subtracted from log p(title | prompt)
+    # likelihood: of log p(title | no history) by the untuned LLM, subtracted from log p(title | prompt) where a tuned
+    # LLM ranks (and in its lessons' choice loss), and where the untuned one does
+    prior_weight: float = 0.0
+    untuned_prior_weight: float = 0.5
     rating: str = "expected"  # the LLM's rating: the expectation over the scale, or its "likeliest" value
     combine: str = "score"  # "score": both standardised within the list; "paper": minus the positions
 

@@ -9,6 +9,7 @@ Shapes: n cases, C candidates, U users.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -227,9 +228,18 @@ def _within_lists(
 def alone(run: Run, name: str, *asked: tuple[Predictions, pd.DataFrame]) -> dict:
     """The LLM alone within the lists that hold their target, of one backbone or several, each with the LLM's scores:
     name, value (NDCG@5), ci_low, ci_high, lists."""
+    return _within(run, name, *_ranks_alone(asked))
+
+
+def ndcg_alone(*asked: tuple[Predictions, pd.DataFrame]) -> pd.Series:
+    """The same as NDCG@5 of each user with such a list, by user: to be compared with another LLM's."""
+    users, rank = _ranks_alone(asked)
+    return evaluation.per_user(evaluation.ndcg(rank[rank > 0], 5), users[rank > 0])
+
+
+def _ranks_alone(asked: Sequence[tuple[Predictions, pd.DataFrame]]) -> tuple[np.ndarray, np.ndarray]:
     users = np.concatenate([known.cases["user"].to_numpy() for known, _ in asked])
-    ranks = [_rank(known, *_utilities(known, scores), 1.0, "score") for known, scores in asked]
-    return _within(run, name, users, np.concatenate(ranks))
+    return users, np.concatenate([_rank(known, *_utilities(known, scores), 1.0, "score") for known, scores in asked])
 
 
 def _within(run: Run, name: str, users: np.ndarray, rank: np.ndarray) -> dict:

@@ -317,7 +317,7 @@ def lessons(run: Run, llm: weights.LLM, kind: str, seed: int) -> list[Example]:
 
 def _lessons(run: Run, llm: weights.LLM, with_hints: bool, seed: int) -> dict[str, list[Example]]:
     ready, asked, ask = prepare(run), run.preset.instructions, run.preset.prompts
-    rng, before, mode = np.random.default_rng([seed, 32]), title_prior(run), run.preset.ranking.mode
+    rng, before, mode = np.random.default_rng([seed, 32]), title_prior(run, True), run.preset.ranking.mode
     read = title_tokens(run, llm)
     out: dict[str, list[Example]] = {}
     for task, name in run.preset.hint_backbones.items():
@@ -347,16 +347,12 @@ def _lessons(run: Run, llm: weights.LLM, with_hints: bool, seed: int) -> dict[st
     order = cases(ready.split, "sequential", asked.window)
     order = order[(order["part"] == "window") & ~ready.held_out[order["user"].to_numpy()]]
     users = np.flatnonzero(~ready.held_out)
-    following = instructions.next_lists(ready.told, users, asked.window, asked.others, rng)
+    others = 0 if mode == "likelihood" else asked.others
+    following = instructions.next_lists(ready.told, users, asked.ahead, others, rng)
     following = [following[i] for i in rng.permutation(len(following))[: asked.next]]
     out["next"] = instructions.ranking_examples(llm, ready.told, following, ask.history, None, before, mode, read)
     drawn = order.iloc[np.sort(rng.permutation(len(order))[: asked.pairs])]
     out["pair"] = instructions.pair_examples(llm, ready.told, drawn, ask.history, rng)
-    if not asked.titles:
-        out = {
-            kind: examples if kind == "rating" else [example.answers_only() for example in examples]
-            for kind, examples in out.items()
-        }
     return out
 
 
@@ -365,16 +361,16 @@ def hint_source(run: Run, known: Predictions, variant: str) -> HintSource:
     return HintSource(known.similar, told.n_kept if variant == "hint" else told.n_train, run.preset.prompts.similar)
 
 
-def title_prior(run: Run, mode: str | None = None) -> np.ndarray:
-    """What ranking subtracts from a title's log-likelihood, float32 [I]: the weight times log p(title | no history).
+def title_prior(run: Run, tuned: bool, mode: str | None = None) -> np.ndarray:
+    """What ranking by a tuned or by the untuned LLM subtracts from a title's log-likelihood, float32 [I]: a weight
+    times log p(title | no history) by the untuned LLM. For the untuned one, how likely a title is as mere words must
+    not decide; a tuned one has been told what is chosen how often.
 
     mode: a way of ranking instead of the preset's; all but likelihood subtract nothing.
-
-    By the untuned LLM, once for all adapters: how likely a title is as mere words must not decide, and tuning by the
-    choice loss corrects what this leaves.
     """
-    told, weight = prepare(run).told, run.preset.ranking.prior_weight
-    if not weight or (mode or run.preset.ranking.mode) != "likelihood":
+    told, asked = prepare(run).told, run.preset.ranking
+    weight = asked.prior_weight if tuned else asked.untuned_prior_weight
+    if not weight or (mode or asked.mode) != "likelihood":
         return np.zeros(len(told.titles), dtype=np.float32)
 
     def make() -> pd.DataFrame:
@@ -450,7 +446,7 @@ def insertions(run: Run, seed: int) -> pd.DataFrame:
     users = _draw_users(ready, asked.users, [seed, 44])
 
     def make() -> pd.DataFrame:
-        before, llm = title_prior(run), llm_of(run, "plain", seed)
+        before, llm = title_prior(run, True), llm_of(run, "plain", seed)
         return made.insertions(
             llm,
             ready.told,
@@ -539,7 +535,8 @@ def list_scores(run: Run, name: str, method: str, seed: int) -> pd.DataFrame:
                 for each in some
             ]
         found = _ask(run, llm, mode, lists, asked, path, f"{name} {method} lists")
-        return found.assign(utility=found["utility"] - title_prior(run)[found["item"].to_numpy()])
+        before = title_prior(run, kind is not None)
+        return found.assign(utility=found["utility"] - before[found["item"].to_numpy()])
 
     return once(path, make)
 
@@ -563,17 +560,15 @@ def _ask(
     return pd.DataFrame({"key": found["key"], "item": np.array(items, dtype=np.int64), "utility": found["utility"]})
 
 
-def ranked(run: Run, llm: weights.LLM, name: str, mode: str, seed: int, path: Path) -> pd.DataFrame:
-    """A backbone's validation lists that hold their target, ranked by `llm` in one of the ways: key, item, log_p (what
-    it gave), utility. Its answers are left beside `path`."""
-    told, known = prepare(run).told, backbone(run, name, "base", seed).part("valid")
-    lists = instructions.with_target(instructions.lists(known.cases, known.items))
+def ranked(run: Run, llm: weights.LLM, known: Predictions, mode: str, path: Path, tuned: bool) -> pd.DataFrame:
+    """A backbone's lists that hold their target, ranked by `llm` in one of the ways: key, item, log_p (what it gave),
+    utility. Its answers are left beside `path`."""
+    told, lists = prepare(run).told, instructions.with_target(instructions.lists(known.cases, known.items))
     read, length = title_tokens(run, llm, mode), run.preset.prompts.history
     asked = [instructions.ranking_prompt(llm, told, each, length, None, mode, read) for each in lists]
-    found = _ask(run, llm, mode, lists, asked, path, f"{name} by {mode}")
-    return found.assign(
-        log_p=found["utility"], utility=found["utility"] - title_prior(run, mode)[found["item"].to_numpy()]
-    )
+    found = _ask(run, llm, mode, lists, asked, path, f"{path.stem} by {mode}")
+    before = title_prior(run, tuned, mode)[found["item"].to_numpy()]
+    return found.assign(log_p=found["utility"], utility=found["utility"] - before)
 
 
 def way_scores(run: Run, name: str, mode: str, seed: int) -> tuple[pd.DataFrame, dict]:
@@ -582,7 +577,8 @@ def way_scores(run: Run, name: str, mode: str, seed: int) -> tuple[pd.DataFrame,
     `scores/ways/<name>-<mode>-s<seed>.parquet`
     """
     path = run.folder / "scores" / "ways" / f"{name}-{mode}-s{seed}.parquet"
-    frame = once(path, lambda: ranked(run, llm_of(run, None, seed), name, mode, seed, path))
+    known = backbone(run, name, "base", seed).part("valid")
+    frame = once(path, lambda: ranked(run, llm_of(run, None, seed), known, mode, path, tuned=False))
     spent = recording.cost(path.with_name(f"{path.stem}-raw.parquet"))
     return frame, {key: spent[key] for key in ("tokens_read", "tokens_written", "seconds")}
 

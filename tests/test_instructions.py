@@ -59,6 +59,8 @@ def test_a_next_lesson_asks_for_each_item_of_a_block_after_the_history_before_it
     assert set(last.candidates[2:].tolist()) == {4, 5, 6, 8, 9}  # not steered around validation's item
     assert (other.prefix, other.targets) == (1, (6,)) and not {5, 6} & set(other.candidates[1:].tolist())
     assert len({each.key for each in (last, first, other)}) == 3
+    rest = next_lists(known, [0], 3, 0, np.random.default_rng(0))[-1]  # of 0 | 1 | 2 3 7 the middle is left
+    assert (rest.prefix, rest.targets, rest.candidates.tolist()) == (1, (1,), [1])
 
 
 def test_others_are_drawn_as_often_as_they_were_chosen_before_the_windows():

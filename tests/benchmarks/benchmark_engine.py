@@ -34,6 +34,9 @@ from llama4rec_core.llm.engine import Branch, Prompt, rows, score_row, tokens_re
 from llama4rec_core.llm.lessons import Example, TuningSettings
 from llama4rec_core.presets import Preset
 
+ALL = 10**6  # times the minutes: all lessons there are
+# what plain Trainer is compared with token by token
+LORA = TuningSettings(method="lora", learning_rate=1e-3, epochs=1, row_tokens=512)
 PRESET = Preset("defaults")  # how much of a history and of a title a prompt tells, and how long a row is
 COLUMNS = ["part", "what", "ours", "peer", "peer_value", "ratio", "ours_metric", "peer_metric", "unit"]
 
@@ -155,13 +158,12 @@ def machine_rows(llm, known: Sequences, asked: argparse.Namespace) -> Iterator[d
         row("machine", f"reading: share = {sum_of}", needed / spent / rate, "share of the matrix-product rate"),
         row("machine", "reading", tokens / spent, "tokens/s"),
     ]
-    settings = TuningSettings()
-    tokens, places, spent = _tune(known, asked.tuned, settings)
+    tokens, places, spent = _tune(known, asked.tuned, LORA)
     rate = (between + cost.machine_rate(seconds=5.0)) / 2
     # forward through all; backward to the activations of the tuned layers; logits forward and backward
-    upper = 2 * size["body"] * settings.layers
+    upper = 2 * size["body"] * LORA.layers
     needed = (2 * size["body"] + upper) * tokens + 4 * size["head"] * places
-    work = f"(2 + {2 * settings.layers:g}) x {size['body']} x {tokens} + 4 x {size['head']} x {places}"
+    work = f"(2 + {2 * LORA.layers:g}) x {size['body']} x {tokens} + 4 x {size['head']} x {places}"
     sum_of = f"({work}) / {spent:.2f} s / {rate:.4g}"
     peer_tokens, peer_spent = _peer_tune(known, asked.tuned)
     yield from [
@@ -185,7 +187,7 @@ def _lessons(llm, known: Sequences, count: int):
     for each in lists(known, count, 10):
         right = [int(rng.integers(10))]
         asked = question(llm, known, each)
-        out.append(ranking.lesson("likelihood", llm, asked, titles(known, each), right, np.zeros(10)).answers_only())
+        out.append(ranking.lesson("likelihood", llm, asked, titles(known, each), right, np.zeros(10)))
     return out
 
 
@@ -232,7 +234,7 @@ def _trainer(llm, lessons: list[Example], folder: Path) -> Trainer:
     arguments = TrainingArguments(
         str(folder), per_device_train_batch_size=8, num_train_epochs=1, save_strategy="no", report_to="none",
         remove_unused_columns=False, disable_tqdm=True, dataloader_pin_memory=False,
-        learning_rate=TuningSettings().learning_rate, label_names=["labels"],
+        learning_rate=LORA.learning_rate, label_names=["labels"],
     )  # fmt: skip
     return Trainer(model=model, args=arguments, train_dataset=texts, data_collator=collate)
 
@@ -241,46 +243,59 @@ def _trainer(llm, lessons: list[Example], folder: Path) -> Trainer:
 
 
 def quality_rows(llm, known: Sequences, asked: argparse.Namespace) -> Iterator[dict]:
-    """Each way of ranking, untuned and tuned for about the same minutes: NDCG@5 within LightGCN's and SASRec's
-    validation lists that hold their target. Its peer is the written list, tuned as long; one row is tuned by plain
-    Trainer."""
+    """Each way of ranking, untuned and tuned for about the same minutes: NDCG@5 within LightGCN's and SASRec's lists
+    that hold their target, for validation items and for the windows of held-out users. Its peer is the written list,
+    tuned as long; one row is tuned by plain Trainer. Likelihood is also tuned for half the minutes and on all lessons
+    there are, and every tuned row is compared with the untuned one on the same users."""
     run = stages.Run.open(asked.preset)
-    tries = [(mode, mode, _ours, share) for mode in ("list", "relevance", "labels") for share in (0, 1)]
-    tries += [("likelihood", "likelihood", _ours, share) for share in (0, 0.5, 1)]
+    tries = [("list", "list", _ours, share) for share in (0, 1)]
+    tries += [("likelihood", "likelihood", _ours, share) for share in (0, 0.5, 1, ALL)]
     tries.append(("likelihood, by Trainer", "likelihood", _theirs, 1))
-    tries.append(("likelihood", "likelihood", _ours, 3))
-    curve, peer = [], None
+    tries += [(mode, mode, _ours, share) for mode in ("relevance", "labels") for share in (0, 1)]
+    held_out, lists = stages.prepare(run).held_out, {}
+    for of in ("LightGCN", "SASRec"):
+        windows = stages.backbone(run, of, "hint", 0)
+        lists[f"{of} validation"] = stages.backbone(run, of, "base", 0).part("valid")
+        lists[f"{of} windows"] = windows.only(held_out[windows.cases["user"].to_numpy()])
+    curve, untuned, written = [], {}, {}
     for name, mode, train, share in tries:
         mine = _by(run, mode)
-        lists = {of: stages.backbone(mine, of, "base", 0).part("valid") for of in ("LightGCN", "SASRec")}
         with tempfile.TemporaryDirectory() as folder:
             model, minutes = llm, 0.0
             if share:
-                model, minutes = _tuned(
-                    train, stages.lessons(mine, llm, "plain", 0), asked.minutes * share, Path(folder)
-                )
+                lessons = stages.lessons(mine, llm, "plain", 0)
+                model, minutes = _tuned(train, lessons, asked.minutes * share, Path(folder))
             start = time.perf_counter()
-            scores = [stages.ranked(mine, model, of, mode, 0, Path(folder) / f"{of}.parquet") for of in lists]
+            scores = [
+                stages.ranked(mine, model, each, mode, Path(folder) / f"{of}.parquet", share > 0)
+                for of, each in lists.items()
+            ]
             spent = time.perf_counter() - start
-        found = rows_of.alone(mine, name, *zip(lists.values(), scores, strict=True))
+        found, ndcg = (
+            how(*zip(lists.values(), scores, strict=True))
+            for how in (partial(rows_of.alone, mine, name), rows_of.ndcg_alone)
+        )
+        untuned.setdefault(mode, ndcg)
+        gain = evaluation.estimate((ndcg - untuned[mode]).to_numpy(), draws=run.preset.evaluation.draws)
+        said = f"; less untuned {gain.value:+.4f} [{gain.ci_low:+.4f}, {gain.ci_high:+.4f}]" if share else ""
         curve.append(found | {"mode": name, "minutes": minutes})
-        peer = peer or (found if (mode, share) == ("list", 1) else None)
-        rate = found["lists"] / spent
+        if (mode, share) == ("list", 1):
+            written = {"peer": "the written list, tuned as long", "peer_metric": found["value"]}
+        picture = figures.by_minute(pd.DataFrame(curve), evaluation.random_order_ndcg(run.preset.prompts.candidates, 5))
+        figures.save(picture, paths.results() / "figures" / "tuning_minutes.png")
         yield row(
             "quality",
-            f"{name}, tuned for {minutes:.2f} minutes [{found['ci_low']:.3f}, {found['ci_high']:.3f}]",
-            rate,
-            "lists/s; NDCG@5 within validation lists",
+            f"{name}, tuned for {minutes:.2f} minutes [{found['ci_low']:.4f}, {found['ci_high']:.4f}]{said}",
+            found["lists"] / spent,
+            f"lists/s; NDCG@5 within {found['lists']} validation and window lists",
             ours_metric=found["value"],
-        ) | ({"peer": "the written list, tuned as long", "peer_metric": peer["value"]} if peer and share == 1 else {})
-    picture = figures.by_minute(pd.DataFrame(curve), evaluation.random_order_ndcg(run.preset.prompts.candidates, 5))
-    figures.save(picture, paths.results() / "figures" / "tuning_minutes.png")
+        ) | (written if share == 1 else {})
 
 
 def _by(run: stages.Run, mode: str) -> stages.Run:
-    """The run with another way of ranking, and all its ranking lessons as instructions, answers only."""
+    """The run with another way of ranking, and all its ranking lessons as instructions."""
     shares = {kind: share for kind, share in run.preset.instructions.shares.items() if kind not in ("rating", "pair")}
-    told = dataclasses.replace(run.preset.instructions, tokens=10**9, shares=shares, titles=False)
+    told = dataclasses.replace(run.preset.instructions, tokens=10**9, shares=shares)
     how = dataclasses.replace(run.preset.ranking, mode=mode)
     return dataclasses.replace(run, preset=dataclasses.replace(run.preset, ranking=how, instructions=told))
 
@@ -297,7 +312,7 @@ def _tuned(train, taught: list[Example], minutes: float, folder: Path):
 
 
 def _ours(lessons: list[Example], folder: Path) -> None:
-    tuning.tune(weights.load(weights.SMOLLM2), lessons, TuningSettings(), folder, 0)
+    tuning.tune(weights.load(weights.SMOLLM2), lessons, PRESET.tuning, folder, 0)
 
 
 def _theirs(lessons: list[Example], folder: Path) -> None:
@@ -336,7 +351,7 @@ def _measured(what: str, count: int, queue) -> None:
         llm = weights.load(weights.SMOLLM2)
         _score(llm, [question(llm, known, each) for each in lists(known, count, 10)])
     else:
-        _tune(known, count, TuningSettings())
+        _tune(known, count, LORA)
     # not getrusage: its peak is inherited from the process that started this one
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     queue.put(int(status.split("VmHWM:")[1].split()[0]) / 2**20)
@@ -358,7 +373,7 @@ def main() -> None:
         "--minutes",
         type=float,
         default=2.0,
-        help="of tuning, for each way of ranking; likelihood also half and three times as long",
+        help="of tuning, for each way of ranking; likelihood also half as long, and on all lessons",
     )
     parser.add_argument("--preset", default="quick", help="the run whose lists and lessons quality is measured with")
     asked = parser.parse_args()

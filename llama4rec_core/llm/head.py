@@ -1,0 +1,90 @@
+"""The quickest tuning: the LLM's body stays as it is, and of its last matrix the rows of asked-for tokens are learnt.
+
+    logits = H W^T        H [P, D]: the last hidden states at P places; W [V, D]: the vocabulary's head
+
+Since the body is frozen, H is the same in every epoch: a lesson is read once, forward only, and what is kept of it is
+small. The rows of W that lessons ask for (titles, digits: some 1,600 of 49,152) are then fitted in many epochs, which
+take seconds. All other tokens enter the softmax by one number a place, their log sum exp, so the losses are the exact
+ones over the whole vocabulary (`tuning.tree_loss`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+from torch import nn
+
+from llama4rec_core.files import read_tensors, write_tensors
+from llama4rec_core.llm.engine import PLACES
+from llama4rec_core.llm.weights import HEAD_FILE, LLM
+from llama4rec_core.progress import Progress
+
+
+@torch.no_grad()
+def read(llm: LLM, batch: dict[str, torch.Tensor], tokens: torch.Tensor, token_column: int) -> dict[str, torch.Tensor]:
+    """One row of lessons (`tuning.collate`) as the head sees it.
+
+    tokens [n], sorted: those whose rows are learnt. Returns hidden [P, D], rest [P] (log sum exp of all other tokens'
+    logits) and the row's labels, their tokens as indices into `tokens` (n: any other token).
+    """
+    where, head = llm.model.device, llm.model.get_output_embeddings().weight
+    given = {name: each.to(where) if isinstance(each, torch.Tensor) else each for name, each in batch.items()}
+    labels, places = given.pop("labels").clone(), given.pop("logits_to_keep")
+    hidden = llm.model.base_model(**given, use_cache=False).last_hidden_state[0, places]  # [P, D]
+    rest = []
+    for some in hidden.split(PLACES):
+        logits = (some @ head.T).float()
+        logits[:, tokens] = -torch.inf
+        rest.append(torch.logsumexp(logits, dim=-1))
+    labels[:, token_column] = torch.searchsorted(tokens.to(where), labels[:, token_column].long()).double()
+    return {"hidden": hidden.float().cpu(), "rest": torch.cat(rest).cpu(), "labels": labels.cpu()}
+
+
+def read_all(
+    llm: LLM, batches: Sequence, collate, tokens: torch.Tensor, token_column: int, folder: Path
+) -> list[dict[str, torch.Tensor]]:
+    """Every row read, each kept in a file of its own: stopped and called again, it goes on with the next."""
+    progress, out = Progress("reading lessons", len(batches), unit="rows"), []
+    for number, batch in enumerate(batches):
+        path = folder / f"row-{number:05d}.safetensors"
+        if not path.exists():
+            write_tensors(path, read(llm, collate([batch]), tokens, token_column))
+        out.append(read_tensors(path))
+        progress.to(number + 1)
+    return out
+
+
+class Head(nn.Module):
+    """n rows of the vocabulary's head, and how they change.
+
+    Hidden states have a large mean m and coordinates of very different spread s, on which no step size is right. So the
+    change is written as  dW h = V ((h - m c) / s) / sqrt(D) + b c  with  c = m h / m m  (about 1): linear in h, as it
+    has to be, and each of V [n, D] and b [n] of one size.
+    """
+
+    def __init__(self, rows: torch.Tensor, read: Sequence[dict[str, torch.Tensor]]):
+        """rows [n, D]: as they are before; read: what `read_all` gave, for m and s."""
+        super().__init__()
+        hidden = torch.cat([each["hidden"] for each in read])
+        mean = hidden.mean(dim=0)
+        unit = mean / mean.square().sum()  # c = unit . h
+        spread = (hidden - torch.outer(hidden @ unit, mean)).std(dim=0).clamp(min=1e-4)
+        for name, each in (("rows", rows.float().cpu()), ("mean", mean), ("unit", unit), ("spread", spread)):
+            self.register_buffer(name, each)
+        self.v, self.b = nn.Parameter(torch.zeros_like(self.rows)), nn.Parameter(torch.zeros(len(rows)))
+
+    def weight(self) -> torch.Tensor:
+        """What the rows have become, [n, D]."""
+        v = self.v / (self.spread * self.v.shape[1] ** 0.5)
+        return self.rows + v + torch.outer(self.b - v @ self.mean, self.unit)
+
+    def forward(self, hidden: torch.Tensor, rest: torch.Tensor) -> SimpleNamespace:
+        """Logits [1, P, n + 1] of the learnt tokens and, last, of all others together."""
+        return SimpleNamespace(logits=torch.cat([hidden @ self.weight().T, rest[:, None]], dim=1)[None])
+
+    def save(self, folder: Path, tokens: torch.Tensor) -> None:
+        """What `weights.load` puts in place of the head's rows."""
+        write_tensors(folder / HEAD_FILE, {"tokens": tokens, "rows": self.weight()})
