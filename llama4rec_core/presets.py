@@ -43,7 +43,7 @@ class PromptSettings:
 class InstructionSettings:
     """What the LLM is tuned on."""
 
-    tokens: int = 100_000  # per adapter, all kinds together
+    tokens: int = 500_000  # per adapter, all kinds together
     # how the tokens are divided: the two rankings (top-k tasks that are asked for), next item, ratings, pairs
     shares: dict[str, float] = field(
         default_factory=lambda: {"direct": 1.0, "sequential": 1.0, "next": 6.0, "rating": 2.0, "pair": 1.0}

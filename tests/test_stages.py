@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -134,6 +135,22 @@ def test_lists_without_their_target_rank_nothing_and_weight_0_is_the_backbone():
     assert rows._rank(known, utility, asked, 0.0, "score").tolist() == [3, 0]
     assert rows._rank(known, utility, asked, 1.0, "score").tolist() == [1, 0]
     assert rows._rank(known, utility, asked, np.array([0.0, 1.0]), "paper").tolist() == [3, 0]
+
+
+def test_the_llm_alone_is_judged_by_user_within_lists_that_hold_their_target():
+    """User 0: its target first and, in another list, second; user 1: third; user 2's list does not hold it."""
+    cases = pd.DataFrame({"part": "valid", "user": [0, 0, 1, 2], "item": [5, 6, 7, 9], "prefix": [3, 4, 3, 3]})
+    items, scores = np.array([[5, 6, 7]] * 4), np.array([[3.0, 2.0, 1.0]] * 4)
+    known = stages.Predictions(cases, items, scores, None, np.zeros(3, dtype=np.int64))
+    utility = {"valid-0-3": (2, 1, 0), "valid-0-4": (2, 1, 0), "valid-1-3": (0.5, 0.4, 0.3)}
+    said = pd.DataFrame([(key, i, u) for key, us in utility.items() for i, u in zip((5, 6, 7), us, strict=True)])
+    said.columns = ["key", "item", "utility"]
+    by_user = rows.ndcg_alone((known, said))
+    assert by_user.index.tolist() == [0, 1]
+    assert by_user.tolist() == pytest.approx([(1 + 1 / np.log2(3)) / 2, 1 / np.log2(4)])
+    run = SimpleNamespace(preset=SimpleNamespace(evaluation=SimpleNamespace(draws=50)))
+    found = rows.alone(run, "LLM'", (known, said))
+    assert found["value"] == pytest.approx(by_user.mean()) and found["lists"] == 3
 
 
 def test_the_answer_files_can_be_read_back(tmp_path):
