@@ -28,6 +28,7 @@ from llama4rec_core import data as sources
 from llama4rec_core import evaluation, figures, paths, stages
 from llama4rec_core import rows as rows_of
 from llama4rec_core.augmentation.prompt import Sequences, sequences
+from llama4rec_core.backbones import BACKBONES
 from llama4rec_core.instructions import List, ranking_prompt, titles
 from llama4rec_core.llm import cost, prompts, ranking, recording, tuning, weights
 from llama4rec_core.llm.engine import Branch, Prompt, rows, score_row, tokens_read
@@ -246,18 +247,20 @@ def quality_rows(llm, known: Sequences, asked: argparse.Namespace) -> Iterator[d
     """Each way of ranking, untuned and tuned for about the same minutes: NDCG@5 within LightGCN's and SASRec's lists
     that hold their target, for validation items and for the windows of held-out users. Its peer is the written list,
     tuned as long; one row is tuned by plain Trainer. Likelihood is also tuned for half the minutes and on all lessons
-    there are, and every tuned row is compared with the untuned one on the same users."""
+    there are (judged on the lists of every top-k backbone, too), and every tuned row is compared with the untuned
+    one on the same users."""
     run = stages.Run.open(asked.preset)
     tries = [("list", "list", _ours, share) for share in (0, 1)]
     tries += [("likelihood", "likelihood", _ours, share) for share in (0, 0.5, 1, ALL)]
     tries.append(("likelihood, by Trainer", "likelihood", _theirs, 1))
     tries += [(mode, mode, _ours, share) for mode in ("relevance", "labels") for share in (0, 1)]
     held_out, lists = stages.prepare(run).held_out, {}
-    for of in ("LightGCN", "SASRec"):
+    for of in (name for name, each in BACKBONES.items() if each.task != "rating" and name != "Popularity"):
         windows = stages.backbone(run, of, "hint", 0)
-        lists[f"{of} validation"] = stages.backbone(run, of, "base", 0).part("valid")
-        lists[f"{of} windows"] = windows.only(held_out[windows.cases["user"].to_numpy()])
-    curve, untuned, written = [], {}, {}
+        lists[of, "valid"] = stages.backbone(run, of, "base", 0).part("valid")
+        lists[of, "window"] = windows.only(held_out[windows.cases["user"].to_numpy()])
+    few = [which for which in lists if which[0] in ("LightGCN", "SASRec")]
+    curve, untuned, written, wide = [], {}, {}, []
     for name, mode, train, share in tries:
         mine = _by(run, mode)
         with tempfile.TemporaryDirectory() as folder:
@@ -266,30 +269,52 @@ def quality_rows(llm, known: Sequences, asked: argparse.Namespace) -> Iterator[d
                 lessons = stages.lessons(mine, llm, "plain", 0)
                 model, minutes = _tuned(train, lessons, asked.minutes * share, Path(folder))
             start = time.perf_counter()
-            scores = [
-                stages.ranked(mine, model, each, mode, Path(folder) / f"{of}.parquet", share > 0)
-                for of, each in lists.items()
-            ]
-            spent = time.perf_counter() - start
-        found, ndcg = (
-            how(*zip(lists.values(), scores, strict=True))
-            for how in (partial(rows_of.alone, mine, name), rows_of.ndcg_alone)
-        )
+            scored = {
+                which: stages.ranked(mine, model, lists[which], mode, _beside(folder, which), share > 0)
+                for which in few
+            }
+            rate = sum(each["key"].nunique() for each in scored.values()) / (time.perf_counter() - start)
+            if name == "likelihood" and share in (0, ALL):
+                more = {
+                    which: stages.ranked(mine, model, lists[which], mode, _beside(folder, which), share > 0)
+                    for which in lists
+                    if which not in few
+                }
+                everything = _judged(mine, f"{name}, lists of all {len(lists) // 2} backbones", lists, scored | more)
+                wide.append(everything)
+                yield _quality(*everything, wide[0][1] if share else None, minutes, rate)
+        found, ndcg = _judged(mine, name, lists, scored)
         untuned.setdefault(mode, ndcg)
-        gain = evaluation.estimate((ndcg - untuned[mode]).to_numpy(), draws=run.preset.evaluation.draws)
-        said = f"; less untuned {gain.value:+.4f} [{gain.ci_low:+.4f}, {gain.ci_high:+.4f}]" if share else ""
         curve.append(found | {"mode": name, "minutes": minutes})
         if (mode, share) == ("list", 1):
             written = {"peer": "the written list, tuned as long", "peer_metric": found["value"]}
         picture = figures.by_minute(pd.DataFrame(curve), evaluation.random_order_ndcg(run.preset.prompts.candidates, 5))
         figures.save(picture, paths.results() / "figures" / "tuning_minutes.png")
-        yield row(
-            "quality",
-            f"{name}, tuned for {minutes:.2f} minutes [{found['ci_low']:.4f}, {found['ci_high']:.4f}]{said}",
-            found["lists"] / spent,
-            f"lists/s; NDCG@5 within {found['lists']} validation and window lists",
-            ours_metric=found["value"],
-        ) | (written if share == 1 else {})
+        yield _quality(found, ndcg, untuned[mode] if share else None, minutes, rate) | (written if share == 1 else {})
+
+
+def _beside(folder: str, which: tuple[str, str]) -> Path:
+    return Path(folder) / f"{' '.join(which)}.parquet"
+
+
+def _judged(run: stages.Run, name: str, lists: dict, scored: dict) -> tuple[dict, pd.Series]:
+    """`rows.alone` over the lists that were scored, and each user's NDCG@5."""
+    pairs = [(lists[which], each) for which, each in scored.items()]
+    return rows_of.alone(run, name, *pairs), rows_of.ndcg_alone(*pairs)
+
+
+def _quality(found: dict, ndcg: pd.Series, untuned: pd.Series | None, minutes: float, rate: float) -> dict:
+    said = ""
+    if untuned is not None:
+        gain = evaluation.estimate((ndcg - untuned).to_numpy())
+        said = f"; less untuned {gain.value:+.4f} [{gain.ci_low:+.4f}, {gain.ci_high:+.4f}]"
+    return row(
+        "quality",
+        f"{found['name']}, tuned for {minutes:.2f} minutes [{found['ci_low']:.4f}, {found['ci_high']:.4f}]{said}",
+        rate,
+        f"lists/s; NDCG@5 within {found['lists']} validation and window lists of {len(ndcg)} users",
+        ours_metric=found["value"],
+    )
 
 
 def _by(run: stages.Run, mode: str) -> stages.Run:
