@@ -8,8 +8,9 @@ import torch
 from llama4rec_core.files import read_tensors, write_tensors
 from llama4rec_core.llm import head, weights
 from llama4rec_core.llm.engine import Branch, Prompt, score_row
+from llama4rec_core.llm.labels import TOKEN, collate
 from llama4rec_core.llm.lessons import Example, Question, TuningSettings
-from llama4rec_core.llm.tuning import TOKEN, collate, pack, tree_loss, tune
+from llama4rec_core.llm.tuning import pack, tree_loss, tune
 
 
 def some_rows(count=6, width=4):
@@ -54,7 +55,7 @@ def test_the_losses_are_those_of_all_logits(llm):
     tokens = torch.unique(batch["labels"][:, TOKEN].long())
     with torch.no_grad():
         logits = llm.model(**{k: v for k, v in batch.items() if k != "labels"}, use_cache=False).logits
-    row = head.read(llm, batch, tokens, TOKEN)
+    row = head.read(llm, lessons(llm), tokens)
     learnt = head.Head(llm.model.get_output_embeddings().weight.detach()[tokens], [row])
     ours = learnt(row["hidden"], row["rest"])
     assert ours.logits.shape == (1, len(row["hidden"]), len(tokens) + 1)

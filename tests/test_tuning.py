@@ -9,20 +9,9 @@ import torch
 
 from llama4rec_core.files import read_tensors
 from llama4rec_core.llm.engine import Branch, Prompt
+from llama4rec_core.llm.labels import LEARN, PLACE, PRIOR, RIGHT, TOKEN, collate
 from llama4rec_core.llm.lessons import Example, Question, TuningSettings
-from llama4rec_core.llm.tuning import (
-    LEARN,
-    PLACE,
-    PRIOR,
-    RIGHT,
-    TOKEN,
-    TokenLogP,
-    collate,
-    last_checkpoint,
-    pack,
-    tree_loss,
-    tune,
-)  # fmt: skip
+from llama4rec_core.llm.tuning import TokenLogP, last_checkpoint, pack, tree_loss, tune
 
 
 def example(prior=()):
@@ -137,9 +126,10 @@ def test_a_checkpoint_cut_off_in_writing_is_not_used(tmp_path):
 
 @pytest.mark.llm
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize("method", ["head", "lora", "full"])
 def test_tuning_teaches_and_a_stopped_one_ends_alike(tmp_path, method):
-    """Three runs of six steps: straight through; stopped after the fourth step; gone on from there."""
+    """Three runs of six steps (of the head, three epochs): straight through; stopped after the second checkpoint; gone
+    on from there."""
     from llama4rec_core.llm import weights
 
     def lessons(llm):
@@ -149,9 +139,9 @@ def test_tuning_teaches_and_a_stopped_one_ends_alike(tmp_path, method):
         ]
         return [Example(prompt, (Question((0, 1, 2, 3), 2),)) for prompt in prompts]
 
-    rate = 1e-3 if method == "lora" else 2e-5
+    rate, epochs = {"head": (1e-2, 3), "lora": (1e-3, 1), "full": (2e-5, 1)}[method]
     settings = TuningSettings(
-        method=method, rows_per_step=1, row_tokens=60, save_steps=2, warmup_steps=1, learning_rate=rate
+        method=method, row_tokens=60, save_steps=2, warmup_steps=1, learning_rate=rate, epochs=epochs
     )
     llm = weights.load(weights.SMOLLM2)
     straight = tune(llm, lessons(llm), settings, tmp_path / "straight", seed=1)
@@ -179,7 +169,7 @@ def test_tuning_teaches_and_a_stopped_one_ends_alike(tmp_path, method):
     assert not (tmp_path / "stopped").exists()
     llm = weights.load(weights.SMOLLM2)
     stopped = tune(llm, lessons(llm), settings, tmp_path / "stopped", seed=1)
-    name = "adapter_model.safetensors" if method == "lora" else "model.safetensors"
+    name = {"head": weights.HEAD_FILE, "lora": "adapter_model.safetensors", "full": "model.safetensors"}[method]
     first, second = read_tensors(straight / name), read_tensors(stopped / name)
     assert first.keys() == second.keys()
     assert all(torch.equal(first[key], second[key]) for key in first)

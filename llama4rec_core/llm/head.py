@@ -19,39 +19,42 @@ from torch import nn
 
 from llama4rec_core.files import read_tensors, write_tensors
 from llama4rec_core.llm.engine import PLACES
+from llama4rec_core.llm.labels import TOKEN, collate
+from llama4rec_core.llm.lessons import Example
 from llama4rec_core.llm.weights import HEAD_FILE, LLM
 from llama4rec_core.progress import Progress
 
 
 @torch.no_grad()
-def read(llm: LLM, batch: dict[str, torch.Tensor], tokens: torch.Tensor, token_column: int) -> dict[str, torch.Tensor]:
-    """One row of lessons (`tuning.collate`) as the head sees it.
+def read(llm: LLM, lessons: Sequence[Example], tokens: torch.Tensor) -> dict[str, torch.Tensor]:
+    """One row of lessons as the head sees it.
 
     tokens [n], sorted: those whose rows are learnt. Returns hidden [P, D], rest [P] (log sum exp of all other tokens'
-    logits) and the row's labels, their tokens as indices into `tokens` (n: any other token).
+    logits) and the row's labels, their tokens as indices into `tokens`.
     """
     where, head = llm.model.device, llm.model.get_output_embeddings().weight
+    batch = collate([lessons])
     given = {name: each.to(where) if isinstance(each, torch.Tensor) else each for name, each in batch.items()}
-    labels, places = given.pop("labels").clone(), given.pop("logits_to_keep")
+    labels, places = given.pop("labels"), given.pop("logits_to_keep")
     hidden = llm.model.base_model(**given, use_cache=False).last_hidden_state[0, places]  # [P, D]
     rest = []
     for some in hidden.split(PLACES):
         logits = (some @ head.T).float()
         logits[:, tokens] = -torch.inf
         rest.append(torch.logsumexp(logits, dim=-1))
-    labels[:, token_column] = torch.searchsorted(tokens.to(where), labels[:, token_column].long()).double()
+    labels[:, TOKEN] = torch.searchsorted(tokens.to(where), labels[:, TOKEN].long()).double()
     return {"hidden": hidden.float().cpu(), "rest": torch.cat(rest).cpu(), "labels": labels.cpu()}
 
 
 def read_all(
-    llm: LLM, batches: Sequence, collate, tokens: torch.Tensor, token_column: int, folder: Path
+    llm: LLM, rows: Sequence[Sequence[Example]], tokens: torch.Tensor, folder: Path
 ) -> list[dict[str, torch.Tensor]]:
     """Every row read, each kept in a file of its own: stopped and called again, it goes on with the next."""
-    progress, out = Progress("reading lessons", len(batches), unit="rows"), []
-    for number, batch in enumerate(batches):
+    progress, out = Progress("reading lessons", len(rows), unit="rows"), []
+    for number, lessons in enumerate(rows):
         path = folder / f"row-{number:05d}.safetensors"
         if not path.exists():
-            write_tensors(path, read(llm, collate([batch]), tokens, token_column))
+            write_tensors(path, read(llm, lessons, tokens))
         out.append(read_tensors(path))
         progress.to(number + 1)
     return out
