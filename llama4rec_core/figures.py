@@ -232,7 +232,7 @@ def by_minute(curve: pd.DataFrame, random: float, k: int = 5, title: str = "What
     ax.axhline(random, color="0.25", linestyle="--", linewidth=1.5, label="random order")
     ax.set(xlabel="minutes of tuning", ylabel=f"NDCG@{k} within the list (0 to 1)")
     ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))  # beside the whiskers, not on them
-    return _finish(fig, title, "validation lists that hold their target; 95% intervals over users")
+    return _finish(fig, title, "lists that hold their target, none of them tuned on; 95% intervals over users")
 
 
 def head_tail(results: pd.DataFrame, metric: str, title: str | None = None) -> Figure:

@@ -136,7 +136,8 @@ def next_lists(told: Sequences, users: Sequence[int], ahead: int, others: int, r
     for user in users:
         for end in range(told.n_train[user], 1, -ahead):
             prefix = max(1, end - ahead)  # the first block is what is left, after one item at least
-            targets = np.unique(told.items[told.begin[user] + prefix : told.begin[user] + end])
+            block = told.items[told.begin[user] + prefix : told.begin[user] + end]
+            targets = np.array(list(dict.fromkeys(block.tolist())), dtype=np.int64)  # in their order, each once
             more = unseen(told, user, len(told.titles), others, rng, weight) if others else targets[:0]
             items = np.concatenate([targets, more])
             out.append(List(f"next-{user}-{prefix}", int(user), int(prefix), items, tuple(targets.tolist())))

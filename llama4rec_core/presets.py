@@ -43,18 +43,18 @@ class PromptSettings:
 class InstructionSettings:
     """What the LLM is tuned on."""
 
-    tokens: int = 500_000  # per adapter, all kinds together
+    tokens: int = 600_000  # per adapter, all kinds together
     # how the tokens are divided: the two rankings (top-k tasks that are asked for), next item, ratings, pairs
     shares: dict[str, float] = field(
-        default_factory=lambda: {"direct": 1.0, "sequential": 1.0, "next": 6.0, "rating": 2.0, "pair": 1.0}
+        default_factory=lambda: {"direct": 1.0, "sequential": 1.0, "next": 12.0, "rating": 2.0, "pair": 1.0}
     )
     window: int = 5  # each user's last training interactions: the only tuning targets, unseen by the hint backbone
     held_out: float = 0.2  # share of users whose windows are kept out of tuning, to choose on
     next: int = 20000  # P2 lessons drawn at most
-    ahead: int = 10  # items of a user's sequence that a P2 lesson asks for, one by one, after what came before them
-    # items, drawn by popularity, that a P2 lesson shows beside the right ones; likelihood needs none: the softmax over
-    # the vocabulary holds all titles
-    others: int = 15
+    # likelihood: how many items of a user's sequence a P2 lesson asks for, each after what came before all of them; the
+    # softmax over the vocabulary holds all other titles
+    ahead: int = 10
+    others: int = 15  # other ways of ranking: among how many items, drawn by popularity, it asks for the next one
     pairs: int = 500  # P1 lessons drawn at most
 
 

@@ -347,8 +347,8 @@ def _lessons(run: Run, llm: weights.LLM, with_hints: bool, seed: int) -> dict[st
     order = cases(ready.split, "sequential", asked.window)
     order = order[(order["part"] == "window") & ~ready.held_out[order["user"].to_numpy()]]
     users = np.flatnonzero(~ready.held_out)
-    others = 0 if mode == "likelihood" else asked.others
-    following = instructions.next_lists(ready.told, users, asked.ahead, others, rng)
+    ahead, others = (asked.ahead, 0) if mode == "likelihood" else (1, asked.others)
+    following = instructions.next_lists(ready.told, users, ahead, others, rng)
     following = [following[i] for i in rng.permutation(len(following))[: asked.next]]
     out["next"] = instructions.ranking_examples(llm, ready.told, following, ask.history, None, before, mode, read)
     drawn = order.iloc[np.sort(rng.permutation(len(order))[: asked.pairs])]
@@ -514,7 +514,7 @@ def asked_of(run: Run, name: str, method: str, seed: int) -> list[tuple[str, Pre
 
 
 def list_scores(run: Run, name: str, method: str, seed: int) -> pd.DataFrame:
-    """Top-k: the LLM's utilities of the listed candidates (for likelihoods, less the title's prior). Columns: key
+    """Top-k: the LLM's utilities of the listed candidates (likelihoods less `title_prior`). Columns: key
     (part-user-prefix), item, utility.
 
     `scores/<name>-<method>-s<seed>.parquet`; the costs stand in the .json beside the raw scores.

@@ -33,7 +33,7 @@ def test_the_change_by_hand():
     hidden = torch.cat([each["hidden"] for each in read])
     m = hidden.mean(0)
     c = hidden @ m / (m @ m)
-    spread = (hidden - c[:, None] * m).std(0)
+    spread = (hidden - c[:, None] * m).square().mean(0).sqrt()
     expected = (hidden - c[:, None] * m) / spread @ learnt.v.T / 2 + c[:, None] * learnt.b  # sqrt(D) = 2
     assert torch.allclose(hidden @ learnt.weight().T, expected, atol=1e-4)
 

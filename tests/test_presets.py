@@ -56,7 +56,7 @@ def test_numbers_and_none_keep_their_types(tmp_path):
 def test_a_run_folder_refuses_other_settings_but_takes_more_seeds(results, tmp_path):
     Run.open(written(tmp_path, "seeds: [0]"))
     Run.open(written(tmp_path, "seeds: [0, 1]"))
-    with pytest.raises(ValueError, match="instructions.tokens = 100000, the preset now says 5"):
+    with pytest.raises(ValueError, match="instructions.tokens = 600000, the preset now says 5"):
         Run.open(written(tmp_path, "instructions: {tokens: 5}"))
 
 

@@ -11,11 +11,12 @@ ones over the whole vocabulary (`tuning.tree_loss`).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
-from types import SimpleNamespace
 
 import torch
 from torch import nn
+from transformers.modeling_outputs import CausalLMOutput
 
 from llama4rec_core.files import read_tensors, write_tensors
 from llama4rec_core.llm.engine import PLACES
@@ -32,14 +33,14 @@ def read(llm: LLM, lessons: Sequence[Example], tokens: torch.Tensor) -> dict[str
     tokens [n], sorted: those whose rows are learnt. Returns hidden [P, D], rest [P] (log sum exp of all other tokens'
     logits) and the row's labels, their tokens as indices into `tokens`.
     """
-    where, head = llm.model.device, llm.model.get_output_embeddings().weight
+    where, head = llm.model.device, llm.model.get_output_embeddings().weight.float()
     batch = collate([lessons])
     given = {name: each.to(where) if isinstance(each, torch.Tensor) else each for name, each in batch.items()}
     labels, places = given.pop("labels"), given.pop("logits_to_keep")
     hidden = llm.model.base_model(**given, use_cache=False).last_hidden_state[0, places]  # [P, D]
     rest = []
     for some in hidden.split(PLACES):
-        logits = (some @ head.T).float()
+        logits = some.float() @ head.T
         logits[:, tokens] = -torch.inf
         rest.append(torch.logsumexp(logits, dim=-1))
     labels[:, TOKEN] = torch.searchsorted(tokens.to(where), labels[:, TOKEN].long()).double()
@@ -52,7 +53,8 @@ def read_all(
     """Every row read, each kept in a file of its own: stopped and called again, it goes on with the next."""
     progress, out = Progress("reading lessons", len(rows), unit="rows"), []
     for number, lessons in enumerate(rows):
-        path = folder / f"row-{number:05d}.safetensors"
+        told = repr((llm.sha256, lessons, tokens.tolist())).encode()
+        path = folder / f"row-{number:05d}-{sha256(told).hexdigest()[:12]}.safetensors"  # of these lessons, no others
         if not path.exists():
             write_tensors(path, read(llm, lessons, tokens))
         out.append(read_tensors(path))
@@ -71,10 +73,12 @@ class Head(nn.Module):
     def __init__(self, rows: torch.Tensor, read: Sequence[dict[str, torch.Tensor]]):
         """rows [n, D]: as they are before; read: what `read_all` gave, for m and s."""
         super().__init__()
-        hidden = torch.cat([each["hidden"] for each in read])
-        mean = hidden.mean(dim=0)
+        count = sum(len(each["hidden"]) for each in read)
+        mean = sum(each["hidden"].double().sum(dim=0) for each in read) / count
         unit = mean / mean.square().sum()  # c = unit . h
-        spread = (hidden - torch.outer(hidden @ unit, mean)).std(dim=0).clamp(min=1e-4)
+        left = (each["hidden"].double() for each in read)
+        square = sum((h - torch.outer(h @ unit, mean)).square().sum(dim=0) for h in left) / count  # of mean 0
+        spread, mean, unit = square.sqrt().clamp(min=1e-4).float(), mean.float(), unit.float()
         for name, each in (("rows", rows.float().cpu()), ("mean", mean), ("unit", unit), ("spread", spread)):
             self.register_buffer(name, each)
         self.v, self.b = nn.Parameter(torch.zeros_like(self.rows)), nn.Parameter(torch.zeros(len(rows)))
@@ -84,9 +88,9 @@ class Head(nn.Module):
         v = self.v / (self.spread * self.v.shape[1] ** 0.5)
         return self.rows + v + torch.outer(self.b - v @ self.mean, self.unit)
 
-    def forward(self, hidden: torch.Tensor, rest: torch.Tensor) -> SimpleNamespace:
+    def forward(self, hidden: torch.Tensor, rest: torch.Tensor) -> CausalLMOutput:
         """Logits [1, P, n + 1] of the learnt tokens and, last, of all others together."""
-        return SimpleNamespace(logits=torch.cat([hidden @ self.weight().T, rest[:, None]], dim=1)[None])
+        return CausalLMOutput(logits=torch.cat([hidden @ self.weight().T, rest[:, None]], dim=1)[None])
 
     def save(self, folder: Path, tokens: torch.Tensor) -> None:
         """What `weights.load` puts in place of the head's rows."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llama4rec_core.llm.engine import Prompt
 
@@ -26,6 +26,9 @@ class Example:
     questions: tuple[Question, ...]
 
 
+RATES = {"head": (1e-2, 16), "lora": (1e-3, 1), "full": (2e-5, 1)}  # each method's own learning rate and epochs
+
+
 @dataclass(frozen=True)
 class TuningSettings:
     """How the LLM is tuned."""
@@ -35,11 +38,23 @@ class TuningSettings:
     rank: int = 16  # LoRA rank r; the update is scaled by 2
     # LoRA: the share of layers (at least one), from the top, that is tuned: below them nothing is back-propagated
     layers: float = 0.25
-    learning_rate: float = 1e-2  # of "head"; "lora" wants about a tenth of it, "full" less
+    learning_rate: float | None = None  # None: the method's own (`RATES`)
     warmup_steps: int = 5
-    epochs: int = 16  # "head" reads lessons once however many there are; "lora" and "full" in every epoch
+    epochs: int | None = None  # the same; "head" reads lessons once however many there are, the others in every epoch
     row_tokens: int = 1024  # a row holds as many prompts as fit
     rows_per_step: int = 1  # gradient accumulation
     choice_weight: float = 1.0  # of the choice loss beside cross-entropy
     temperature: float = 3.0  # T of the choice loss among texts: what their scores are divided by
     save_steps: int = 25  # a kill loses at most this many steps ("head": a row of reading, or an epoch of seconds)
+
+    def filled(self) -> TuningSettings:
+        """With the method's own learning rate and epochs where none are given; raises ValueError for an unknown
+        method."""
+        if self.method not in RATES:
+            raise ValueError(f"tuning method {self.method!r} is unknown: the known ones are {', '.join(RATES)}")
+        rate, epochs = RATES[self.method]
+        return replace(
+            self,
+            learning_rate=rate if self.learning_rate is None else self.learning_rate,
+            epochs=epochs if self.epochs is None else self.epochs,
+        )

@@ -11,8 +11,7 @@ The second is what ranking by likelihood needs: not that the right title is like
 others. Titles' likelihoods lie many nats apart, for reasons of wording more than of taste, so a temperature T may
 soften them; T in front keeps the gradient's size. Single tokens (digits, yes and no, letters) have T = 1.
 What learns: rows of the vocabulary's head (`head.py`), LoRA matrices in the upper layers, or everything.
-`transformers.Trainer` runs it, so checkpoints, resuming, gradient accumulation and `accelerate launch` are
-the library's.
+`transformers.Trainer` runs it, so checkpoints, resuming and gradient accumulation are the library's.
 """
 
 from __future__ import annotations
@@ -38,7 +37,6 @@ from llama4rec_core.llm.lessons import Example, TuningSettings
 from llama4rec_core.llm.weights import LLM, quiet_peft
 from llama4rec_core.progress import Progress
 
-METHODS = ("head", "lora", "full")
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
@@ -72,7 +70,8 @@ def tree_loss(
     temperature: float = 1.0,
     rows_per_step: int = 1,
 ) -> torch.Tensor:
-    """Cross-entropy on the learnt tokens plus the choice loss; `outputs.logits` [1, places, V], `labels` [n, 9]."""
+    """Cross-entropy on the learnt tokens plus the choice loss, each a mean (a question with one alternative counts, and
+    adds nothing); `outputs.logits` [1, places, V], `labels` [n, 9]."""
     prior, sign, labels = labels[:, PRIOR].float(), labels[:, SIGN].float(), labels.long()
     log_p = TokenLogP.apply(outputs.logits[0].float(), labels[:, PLACE], labels[:, TOKEN])  # [n]
     learnt = labels[:, LEARN].bool()
@@ -116,12 +115,11 @@ def tune(llm: LLM, examples: Sequence[Example], settings: TuningSettings, folder
     Stopped and called again, it goes on from its last checkpoint and ends with the same weights. Writes `tuning.json`
     (tokens, steps, seconds) and `curve.csv` beside the weights. Raises ValueError for an unknown method.
     """
+    settings, checkpoints = settings.filled(), folder.parent / f".{folder.name}-checkpoints"
     if (folder / "tuning.json").exists():
+        shutil.rmtree(checkpoints, ignore_errors=True)
         return folder
-    if settings.method not in METHODS:
-        raise ValueError(f"tuning method {settings.method!r} is unknown: the known ones are {', '.join(METHODS)}")
     started = time.time()
-    checkpoints = folder.parent / f".{folder.name}-checkpoints"
     data = pack(examples, settings.row_tokens, seed)
     tokens = sum(sum(tokens_read([example.prompt for example in row])) for row in data)
     torch.manual_seed(seed)

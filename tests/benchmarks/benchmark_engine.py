@@ -11,6 +11,7 @@ depend on which films are asked about, so candidates are drawn from the popular 
 import argparse
 import dataclasses
 import multiprocessing
+import re
 import tempfile
 import time
 from collections.abc import Iterator
@@ -28,7 +29,7 @@ from llama4rec_core import data as sources
 from llama4rec_core import evaluation, figures, paths, stages
 from llama4rec_core import rows as rows_of
 from llama4rec_core.augmentation.prompt import Sequences, sequences
-from llama4rec_core.backbones import BACKBONES
+from llama4rec_core.backbones import BACKBONES, YARDSTICKS
 from llama4rec_core.instructions import List, ranking_prompt, titles
 from llama4rec_core.llm import cost, prompts, ranking, recording, tuning, weights
 from llama4rec_core.llm.engine import Branch, Prompt, rows, score_row, tokens_read
@@ -37,7 +38,7 @@ from llama4rec_core.presets import Preset
 
 ALL = 10**6  # times the minutes: all lessons there are
 # what plain Trainer is compared with token by token
-LORA = TuningSettings(method="lora", learning_rate=1e-3, epochs=1, row_tokens=512)
+LORA = TuningSettings(method="lora", row_tokens=512).filled()
 PRESET = Preset("defaults")  # how much of a history and of a title a prompt tells, and how long a row is
 COLUMNS = ["part", "what", "ours", "peer", "peer_value", "ratio", "ours_metric", "peer_metric", "unit"]
 
@@ -215,13 +216,13 @@ def _peer_tune(known: Sequences, count: int) -> tuple[int, float]:
 
 
 def _trainer(llm, lessons: list[Example], folder: Path) -> Trainer:
-    """Plain Trainer: each prompt with its right answer in a padded row of its own, cross-entropy and logits
+    """Plain Trainer: each prompt with each right answer in a padded row of its own, cross-entropy and logits
     everywhere, LoRA on all layers."""
     texts = []
     for each in lessons:
-        question = each.questions[0]
-        answer: Branch = each.prompt.branches[question.branches[question.right]]
-        texts.append(each.prompt.prefix + answer.tokens)
+        for question in each.questions:
+            answer: Branch = each.prompt.branches[question.branches[question.right]]
+            texts.append(each.prompt.prefix + answer.tokens)
 
     def collate(batch):
         width = max(map(len, batch))
@@ -244,23 +245,32 @@ def _trainer(llm, lessons: list[Example], folder: Path) -> Trainer:
 
 
 def quality_rows(llm, known: Sequences, asked: argparse.Namespace) -> Iterator[dict]:
-    """Each way of ranking, untuned and tuned for about the same minutes: NDCG@5 within LightGCN's and SASRec's lists
-    that hold their target, for validation items and for the windows of held-out users. Its peer is the written list,
-    tuned as long; one row is tuned by plain Trainer. Likelihood is also tuned for half the minutes and on all lessons
-    there are (judged on the lists of every top-k backbone, too), and every tuned row is compared with the untuned
-    one on the same users."""
+    """Likelihood, and the untuned written list."""
+    tries = [("list", "list", _ours, 0), *(("likelihood", "likelihood", _ours, share) for share in (0, 0.5, 1, ALL))]
+    yield from _qualities("quality", llm, asked, tries)
+
+
+def other_rows(llm, known: Sequences, asked: argparse.Namespace) -> Iterator[dict]:
+    """Plain Trainer's tuning, and the other ways of ranking."""
+    tries = [("likelihood, by Trainer", "likelihood", _theirs, 1), ("list", "list", _ours, 1)]
+    tries += [(mode, mode, _ours, share) for mode in ("labels", "relevance") for share in (0, 1)]
+    yield from _qualities("others", llm, asked, tries)
+
+
+def _qualities(part: str, llm, asked: argparse.Namespace, tries: list[tuple]) -> Iterator[dict]:
+    """Ways of ranking, untuned and tuned for about the same minutes: NDCG@5 within LightGCN's and SASRec's lists that
+    hold their target, for validation items and for the windows of held-out users. Likelihood is also tuned for half
+    the minutes and on all lessons there are (judged on the lists of every top-k backbone, too). A tuned row is compared
+    with the untuned one of its part on the same users."""
     run = stages.Run.open(asked.preset)
-    tries = [("list", "list", _ours, share) for share in (0, 1)]
-    tries += [("likelihood", "likelihood", _ours, share) for share in (0, 0.5, 1, ALL)]
-    tries.append(("likelihood, by Trainer", "likelihood", _theirs, 1))
-    tries += [(mode, mode, _ours, share) for mode in ("relevance", "labels") for share in (0, 1)]
+    stages.title_prior(run, False)  # made once, not in the time of the row that needs it first
     held_out, lists = stages.prepare(run).held_out, {}
-    for of in (name for name, each in BACKBONES.items() if each.task != "rating" and name != "Popularity"):
+    for of in (name for name, each in BACKBONES.items() if each.task != "rating" and name not in YARDSTICKS):
         windows = stages.backbone(run, of, "hint", 0)
         lists[of, "valid"] = stages.backbone(run, of, "base", 0).part("valid")
         lists[of, "window"] = windows.only(held_out[windows.cases["user"].to_numpy()])
     few = [which for which in lists if which[0] in ("LightGCN", "SASRec")]
-    curve, untuned, written, wide = [], {}, {}, []
+    untuned, wide = {}, []
     for name, mode, train, share in tries:
         mine = _by(run, mode)
         with tempfile.TemporaryDirectory() as folder:
@@ -282,15 +292,11 @@ def quality_rows(llm, known: Sequences, asked: argparse.Namespace) -> Iterator[d
                 }
                 everything = _judged(mine, f"{name}, lists of all {len(lists) // 2} backbones", lists, scored | more)
                 wide.append(everything)
-                yield _quality(*everything, wide[0][1] if share else None, minutes, rate)
+                yield _quality(part, *everything, wide[0][1] if share else None, minutes, rate)
         found, ndcg = _judged(mine, name, lists, scored)
-        untuned.setdefault(mode, ndcg)
-        curve.append(found | {"mode": name, "minutes": minutes})
-        if (mode, share) == ("list", 1):
-            written = {"peer": "the written list, tuned as long", "peer_metric": found["value"]}
-        picture = figures.by_minute(pd.DataFrame(curve), evaluation.random_order_ndcg(run.preset.prompts.candidates, 5))
-        figures.save(picture, paths.results() / "figures" / "tuning_minutes.png")
-        yield _quality(found, ndcg, untuned[mode] if share else None, minutes, rate) | (written if share == 1 else {})
+        if not share:
+            untuned[mode] = ndcg
+        yield _quality(part, found, ndcg, untuned.get(mode) if share else None, minutes, rate)
 
 
 def _beside(folder: str, which: tuple[str, str]) -> Path:
@@ -303,18 +309,32 @@ def _judged(run: stages.Run, name: str, lists: dict, scored: dict) -> tuple[dict
     return rows_of.alone(run, name, *pairs), rows_of.ndcg_alone(*pairs)
 
 
-def _quality(found: dict, ndcg: pd.Series, untuned: pd.Series | None, minutes: float, rate: float) -> dict:
+def _quality(part: str, found: dict, ndcg: pd.Series, untuned: pd.Series | None, minutes: float, rate: float) -> dict:
     said = ""
     if untuned is not None:
         gain = evaluation.estimate((ndcg - untuned).to_numpy())
         said = f"; less untuned {gain.value:+.4f} [{gain.ci_low:+.4f}, {gain.ci_high:+.4f}]"
     return row(
-        "quality",
+        part,
         f"{found['name']}, tuned for {minutes:.2f} minutes [{found['ci_low']:.4f}, {found['ci_high']:.4f}]{said}",
         rate,
         f"lists/s; NDCG@5 within {found['lists']} validation and window lists of {len(ndcg)} users",
         ours_metric=found["value"],
     )
+
+
+ROW = re.compile(r"(?P<mode>.+), tuned for (?P<minutes>[\d.]+) minutes \[(?P<ci_low>[\d.]+), (?P<ci_high>[\d.]+)\]")
+
+
+def minutes_figure() -> None:
+    """`figures/tuning_minutes.png` of the rows that `_qualities` left, all on the same lists."""
+    rows_left = pd.read_csv(paths.results() / "benchmarks" / "llm_engine.csv")
+    rows_left = rows_left[rows_left["part"].isin(["quality", "others"])].drop_duplicates("what", keep="last")
+    curve = rows_left["what"].str.extract(ROW).assign(value=rows_left["ours_metric"])
+    curve = curve[~curve["mode"].str.contains("lists of all")]
+    curve[["minutes", "ci_low", "ci_high"]] = curve[["minutes", "ci_low", "ci_high"]].astype(float)
+    picture = figures.by_minute(curve, evaluation.random_order_ndcg(PRESET.prompts.candidates, 5))
+    figures.save(picture, paths.results() / "figures" / "tuning_minutes.png")
 
 
 def _by(run: stages.Run, mode: str) -> stages.Run:
@@ -382,7 +402,13 @@ def _measured(what: str, count: int, queue) -> None:
     queue.put(int(status.split("VmHWM:")[1].split()[0]) / 2**20)
 
 
-PARTS = {"ranking": ranking_rows, "machine": machine_rows, "memory": memory_rows, "quality": quality_rows}
+PARTS = {
+    "ranking": ranking_rows,
+    "machine": machine_rows,
+    "memory": memory_rows,
+    "quality": quality_rows,
+    "others": other_rows,
+}
 
 
 def main() -> None:
@@ -405,6 +431,8 @@ def main() -> None:
     llm, known = weights.load(weights.SMOLLM2), told()
     parts = {part: partial(PARTS[part], llm, known, asked) for part in asked.parts}
     table.run(parts, COLUMNS, "llm_engine.csv")
+    if {"quality", "others"} & set(asked.parts):
+        minutes_figure()
 
 
 if __name__ == "__main__":
