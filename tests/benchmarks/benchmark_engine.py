@@ -216,13 +216,13 @@ def _peer_tune(known: Sequences, count: int) -> tuple[int, float]:
 
 
 def _trainer(llm, lessons: list[Example], folder: Path) -> Trainer:
-    """Plain Trainer: each prompt with each right answer in a padded row of its own, cross-entropy and logits
+    """Plain Trainer: each prompt with its right answer in a padded row of its own, cross-entropy and logits
     everywhere, LoRA on all layers."""
     texts = []
     for each in lessons:
-        for question in each.questions:
-            answer: Branch = each.prompt.branches[question.branches[question.right]]
-            texts.append(each.prompt.prefix + answer.tokens)
+        question = each.questions[0]  # of several the next item
+        answer: Branch = each.prompt.branches[question.branches[question.right]]
+        texts.append(each.prompt.prefix + answer.tokens)
 
     def collate(batch):
         width = max(map(len, batch))
@@ -252,8 +252,9 @@ def quality_rows(llm, known: Sequences, asked: argparse.Namespace) -> Iterator[d
 
 def other_rows(llm, known: Sequences, asked: argparse.Namespace) -> Iterator[dict]:
     """Plain Trainer's tuning, and the other ways of ranking."""
-    tries = [("likelihood, by Trainer", "likelihood", _theirs, 1), ("list", "list", _ours, 1)]
+    tries = [("likelihood, by Trainer", "likelihood", _theirs, 1)]
     tries += [(mode, mode, _ours, share) for mode in ("labels", "relevance") for share in (0, 1)]
+    tries.append(("list", "list", _ours, 1))
     yield from _qualities("others", llm, asked, tries)
 
 
