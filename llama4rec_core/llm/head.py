@@ -11,6 +11,7 @@ ones over the whole vocabulary (`tuning.tree_loss`).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
@@ -47,19 +48,30 @@ def read(llm: LLM, lessons: Sequence[Example], tokens: torch.Tensor) -> dict[str
     return {"hidden": hidden.float().cpu(), "rest": torch.cat(rest).cpu(), "labels": labels.cpu()}
 
 
-def read_all(
-    llm: LLM, rows: Sequence[Sequence[Example]], tokens: torch.Tensor, folder: Path
-) -> list[dict[str, torch.Tensor]]:
-    """Every row read, each kept in a file of its own: stopped and called again, it goes on with the next."""
-    progress, out = Progress("reading lessons", len(rows), unit="rows"), []
+@dataclass(frozen=True)
+class Rows:
+    """What `read` gave for each row of lessons, in files: memory does not grow with the lessons."""
+
+    paths: tuple[Path, ...]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, number: int) -> dict[str, torch.Tensor]:
+        return read_tensors(self.paths[number])
+
+
+def read_all(llm: LLM, rows: Sequence[Sequence[Example]], tokens: torch.Tensor, folder: Path) -> Rows:
+    """Every row read, each into a file of its own: stopped and called again, it goes on with the next."""
+    progress, paths = Progress("reading lessons", len(rows), unit="rows"), []
     for number, lessons in enumerate(rows):
         told = repr((llm.sha256, lessons, tokens.tolist())).encode()
         path = folder / f"row-{number:05d}-{sha256(told).hexdigest()[:12]}.safetensors"  # of these lessons, no others
         if not path.exists():
             write_tensors(path, read(llm, lessons, tokens))
-        out.append(read_tensors(path))
+        paths.append(path)
         progress.to(number + 1)
-    return out
+    return Rows(tuple(paths))
 
 
 class Head(nn.Module):
@@ -70,14 +82,17 @@ class Head(nn.Module):
     has to be, and each of V [n, D] and b [n] of one size.
     """
 
-    def __init__(self, rows: torch.Tensor, read: Sequence[dict[str, torch.Tensor]]):
+    def __init__(self, rows: torch.Tensor, read: Rows | Sequence[dict[str, torch.Tensor]]):
         """rows [n, D]: as they are before; read: what `read_all` gave, for m and s."""
         super().__init__()
-        count = sum(len(each["hidden"]) for each in read)
-        mean = sum(each["hidden"].double().sum(dim=0) for each in read) / count
+
+        def hidden():  # [P, D] of each row in turn
+            return (read[number]["hidden"].double() for number in range(len(read)))
+
+        count = sum(len(h) for h in hidden())
+        mean = sum(h.sum(dim=0) for h in hidden()) / count
         unit = mean / mean.square().sum()  # c = unit . h
-        left = (each["hidden"].double() for each in read)
-        square = sum((h - torch.outer(h @ unit, mean)).square().sum(dim=0) for h in left) / count  # of mean 0
+        square = sum((h - torch.outer(h @ unit, mean)).square().sum(dim=0) for h in hidden()) / count  # of mean 0
         spread, mean, unit = square.sqrt().clamp(min=1e-4).float(), mean.float(), unit.float()
         for name, each in (("rows", rows.float().cpu()), ("mean", mean), ("unit", unit), ("spread", spread)):
             self.register_buffer(name, each)
