@@ -1,121 +1,227 @@
-# The run matrix: one rule per notebook, each notebook run by papermill.
+# The workflow: which step reads and writes which files. There is no other.
 #
-#   snakemake                            preset quick: the first rows of Tables 2-4, about an hour on two cores
+#   snakemake                            preset quick: the first rows of Tables 2-4
 #   snakemake --config preset=smoke      a look at every step in minutes
 #   snakemake base                       Base rows of every backbone, five seeds, both protocols; no LLM
-#   snakemake publish                    merge the run's tables and figures into results/tables and results/figures
+#   snakemake publish                    merge the run's tables and figures into results/
+#   snakemake --report run.html          one page about the run
 #
-# A stage leaves whole files, so stopping and starting again continues. Settings: presets/<preset>.yaml.
+# A run can be stopped, or killed, at any moment: the same command goes on. Settings: presets/<preset>.yaml.
 
-import os
+import re
 import shlex
-from pathlib import Path
+import sys
 
-from llama4rec_core import paths, presets
-from llama4rec_core.backbones import BACKBONES, YARDSTICKS
-from llama4rec_core.rows import VARIANTS, variants
+from llama4rec_core.backbones import BASELINES, PAPER_BACKBONES, task_of
+from llama4rec_core.presets import WAYS, as_dict, needs_prior
+from llama4rec_core.run import INSIDE, Run, lock
+from llama4rec_core.tasks import TASKS
 
-ASKED = str(config.get("preset", "quick"))  # a name, or the path of a YAML file
-NAMED = str(Path(ASKED).resolve()) if Path(ASKED).suffix in (".yaml", ".yml") else ASKED
-PRESET = presets.load(NAMED)
-NAMED = shlex.quote(NAMED)
-RUN = str(paths.runs() / PRESET.name)
-BASE_SEEDS = [0, 1, 2, 3, 4]
-ALL_BACKBONES = [name for name in BACKBONES if name not in YARDSTICKS]
-HINTS = list(PRESET.hint_backbones.values())
+ASKED = Run.open(str(config.get("preset", "quick")))  # a name, or the path of a YAML file
+PRESET, RUN, NAMED = ASKED.preset, ASKED.target(), shlex.quote(ASKED.asked)
+LOOKING = re.compile(  # who only looks waits for nobody
+    "--(dry-?run|dag|rulegraph|filegraph|report|summary|detailed-summary|list-.*|lint)|-[pqrFf]*n[pqrFf]*|-[SDl]"
+)
+if workflow.is_main_process and not any(map(LOOKING.fullmatch, sys.argv)):
+    LOCK = lock(ASKED.folder)
+    shell._process_args["pass_fds"] = [LOCK]  # a job that outlives a killed Snakemake holds the lock until it ends
 
-# notebooks run headless: no bars, one process at a time (the LLM uses every core), progress lines on the terminal
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+WRITERS = as_dict(PRESET)["out_of_fold"]  # task -> the backbone that writes hints into its training prompts
+WEIGHTS = {"lm_head": ["lm_head.safetensors"], "lora": ["adapter_model.safetensors"], "full": []}[PRESET.tuning.method]
+TUNED_PRIOR = [f"{RUN}/llm/prior.parquet"] if needs_prior(PRESET, tuned=True) else []
+UNTUNED_PRIOR = [f"{RUN}/llm/prior.parquet"] if needs_prior(PRESET, tuned=False) else []
+DATA = f"{RUN}/data/dataset.json"
+FIT_FILES = ("predictions.parquet", "user_embeddings.safetensors", "log.csv")
+LLM_FILES = ("tuning.json", "curve.csv", *WEIGHTS)
+ROW_FILES = ("per_user.parquet", "choice.json", "grid.csv", "within.csv")
+ROWS = {"base": ["untuned", "without_hints"], "augmented": ["with_hints"]}  # about which fit's lists which LLM is asked
+EACH = dict(name=PRESET.backbones, seed=PRESET.seeds)
+MADE = [TASKS[task].made for task in dict.fromkeys(map(task_of, PRESET.backbones))]
+BASE_SEEDS = range(5)
 
 
 def papermill(notebook):
     """The command of a rule: {params} are what papermill injects, progress goes to the terminal."""
     return (
-        "PYDEVD_DISABLE_FILE_VALIDATION=1 papermill --cwd notebooks --no-progress-bar --log-output --log-level WARNING --stdout-file /dev/stderr "
-        f"--execution-timeout -1 notebooks/{notebook}.ipynb {{output.notebook}} {{params}}"
+        f"{INSIDE}=1 TOKENIZERS_PARALLELISM=false PYDEVD_DISABLE_FILE_VALIDATION=1 papermill --cwd notebooks "
+        "--no-progress-bar --log-output --log-level WARNING --stdout-file /dev/stderr --execution-timeout -1 "
+        f"notebooks/{notebook}.ipynb {{output.notebook}} -p preset {NAMED} {{params}}"
     )
 
 
-def fitted(name, seed):
-    return f"{RUN}/notebooks/02_{name}_s{seed}.ipynb"
+def backbone(name, seed, fit):
+    return f"{RUN}/backbones/{name}-s{seed}/{fit}/predictions.parquet"
+
+
+def writers(wildcards):
+    return [backbone(name, wildcards.seed, "out_of_fold") for name in WRITERS.values()]
+
+
+def made(wildcards):
+    """What an augmented fit is fitted on."""
+    if wildcards.fit != "augmented":
+        return []
+    return f"{RUN}/augmentation/{TASKS[task_of(wildcards.name)].made}-s{wildcards.seed}.csv"
+
+
+def checkpoint(wildcards):
+    return [] if wildcards.llm == "untuned" else f"{RUN}/llm/{wildcards.llm}-s{wildcards.seed}/tuning.json"
+
+
+def windows(wildcards):
+    """Of held-out users: weights are chosen on them too."""
+    return backbone(WRITERS[task_of(wildcards.name)], wildcards.seed, "out_of_fold")
+
+
+def picture(name, category):
+    return report(f"{RUN}/figures/{name}.png", category=category)
 
 
 wildcard_constraints:
     seed=r"\d+",
-
-
-rule all:
-    default_target: True
-    input:
-        f"{RUN}/notebooks/09_tables_and_figures.ipynb",
+    name=r"\w+",
+    fit="base|out_of_fold|augmented",
+    llm="untuned|without_hints|with_hints",
+    way="|".join(WAYS),
+    kind="pairs|insertions|attributes",
+    variant=r"as-set|rolling|ties-reverse|ties-random",
 
 
 rule data:
+    input:
+        ASKED.note_raw_files(),
     output:
         notebook=f"{RUN}/notebooks/01_data_preparation.ipynb",
+        data=DATA,
+        tables=[f"{RUN}/data/{name}.parquet" for name in ("interactions", "users", "items")],
+        split=f"{RUN}/data/split.json",
+        table=report(f"{RUN}/data/table_1.csv", category="Data"),
+        picture=picture("long_tail", "Data"),
     params:
-        f"-p preset {NAMED}",
-    threads: workflow.cores
+        "",
     shell:
         papermill("01_data_preparation")
 
 
 rule backbone:  # on one thread each, so as many at a time as there are cores
     input:
-        rules.data.output,
+        DATA,
+        made,
     output:
-        notebook=f"{RUN}/notebooks/02_{{name}}_s{{seed}}.ipynb",
+        notebook=f"{RUN}/notebooks/02_{{name}}_s{{seed}}_{{fit}}.ipynb",
+        files=[f"{RUN}/backbones/{{name}}-s{{seed}}/{{fit}}/{file}" for file in FIT_FILES],
+        picture=picture("training_{name}_s{seed}_{fit}", "Backbones"),
     params:
-        lambda w: f"-p preset {NAMED} -p backbone {w.name} -p seed {w.seed}",
+        "-p backbone {name} -p seed {seed} -p fit {fit}",
     threads: 1
     shell:
         "OMP_NUM_THREADS=1 " + papermill("02_conventional_models")
 
 
-rule tuning:
+rule title_prior:
     input:
-        lambda w: [fitted(name, w.seed) for name in HINTS],
+        DATA,
     output:
-        notebook=f"{RUN}/notebooks/03_instruction_tuning_s{{seed}}.ipynb",
-    params:
-        lambda w: f"-p preset {NAMED} -p seed {w.seed}",
+        f"{RUN}/llm/prior.parquet",
     threads: workflow.cores
     shell:
-        papermill("03_instruction_tuning")
+        f"python scripts/untuned_llm.py {NAMED} prior"
 
 
-rule data_augmentation:
+rule memorization_probe:
     input:
-        rules.tuning.output,
-        lambda w: [fitted(name, w.seed) for name in PRESET.backbones],
+        DATA,
     output:
-        notebook=f"{RUN}/notebooks/04_data_augmentation_s{{seed}}.ipynb",
+        report(f"{RUN}/llm/memorization.csv", category="LLM"),
+    threads: workflow.cores
+    shell:
+        f"python scripts/untuned_llm.py {NAMED} memorization"
+
+
+rule tune_without_hints:  # LLM'
+    input:
+        writers,
+        TUNED_PRIOR,
+    output:
+        notebook=f"{RUN}/notebooks/03_instruction_tuning_s{{seed}}.ipynb",
+        files=[f"{RUN}/llm/without_hints-s{{seed}}/{file}" for file in LLM_FILES],
+        picture=picture("tuning_without_hints_s{seed}", "LLM"),
     params:
-        lambda w: f"-p preset {NAMED} -p seed {w.seed}",
+        "-p seed {seed}",
+    threads: workflow.cores
+    shell:
+        papermill("03_instruction_tuning") + f" && rm -rf {RUN}/llm/.without_hints-s{{wildcards.seed}}-*"
+
+
+rule data_augmentation:  # P1, P2 or P3
+    input:
+        f"{RUN}/llm/without_hints-s{{seed}}/tuning.json",
+        TUNED_PRIOR,
+    output:
+        notebook=f"{RUN}/notebooks/04_{{kind}}_s{{seed}}.ipynb",
+        table=report(f"{RUN}/augmentation/{{kind}}-s{{seed}}.csv", category="Data augmentation"),
+        cost=f"{RUN}/augmentation/{{kind}}-s{{seed}}.json",
+    params:
+        lambda w: f"-p seed {w.seed} -y 'tasks: [{next(t.name for t in TASKS.values() if t.made == w.kind)}]'",
     threads: workflow.cores
     shell:
         papermill("04_data_augmentation")
 
 
-rule prompt_augmentation:
+rule tune_with_hints:  # LLM''
     input:
-        rules.data_augmentation.output,
+        writers,
+        TUNED_PRIOR,
     output:
         notebook=f"{RUN}/notebooks/05_prompt_augmentation_s{{seed}}.ipynb",
+        files=[f"{RUN}/llm/with_hints-s{{seed}}/{file}" for file in LLM_FILES],
+        picture=picture("tuning_with_hints_s{seed}", "LLM"),
     params:
-        lambda w: f"-p preset {NAMED} -p seed {w.seed}",
+        "-p seed {seed}",
     threads: workflow.cores
     shell:
-        papermill("05_prompt_augmentation")
+        papermill("05_prompt_augmentation") + f" && rm -rf {RUN}/llm/.with_hints-s{{wildcards.seed}}-*"
+
+
+rule ask:  # an LLM about a backbone's lists or ratings
+    input:
+        lambda w: backbone(w.name, w.seed, w.fit),
+        windows,
+        checkpoint,
+        lambda w: UNTUNED_PRIOR if w.llm == "untuned" else TUNED_PRIOR,
+    output:
+        f"{RUN}/scores/{{name}}-{{fit}}-{{llm}}-s{{seed}}.parquet",
+        f"{RUN}/scores/{{name}}-{{fit}}-{{llm}}-s{{seed}}.json",
+    threads: workflow.cores
+    shell:
+        f"python scripts/ask.py {NAMED} {{wildcards.name}} {{wildcards.fit}} {{wildcards.llm}} {{wildcards.seed}}"
+
+
+rule ask_in_another_way:  # the untuned LLM, about validation lists
+    input:
+        lambda w: backbone(w.name, w.seed, "base"),
+        windows,
+        lambda w: [f"{RUN}/llm/prior.parquet"] if needs_prior(PRESET, tuned=False, way=w.way) else [],
+    output:
+        f"{RUN}/scores/ways/{{name}}-{{way}}-s{{seed}}.parquet",
+        f"{RUN}/scores/ways/{{name}}-{{way}}-s{{seed}}.json",
+    threads: workflow.cores
+    shell:
+        f"python scripts/ask.py {NAMED} {{wildcards.name}} base untuned {{wildcards.seed}} --way {{wildcards.way}}"
 
 
 rule aggregation:
     input:
-        rules.prompt_augmentation.output,
+        [f"{RUN}/scores/{{name}}-{fit}-{llm}-s{{seed}}.parquet" for fit, llms in ROWS.items() for llm in llms],
+        lambda w: [backbone(w.name, w.seed, fit) for fit in ("base", "augmented")],
+        windows,
     output:
         notebook=f"{RUN}/notebooks/06_{{name}}_s{{seed}}.ipynb",
+        files=[f"{RUN}/rows/{{name}}-s{{seed}}/{file}" for file in ROW_FILES],
+        pictures=[picture(f"{what}_{{name}}_s{{seed}}", "Aggregation") for what in
+                  ("within", "alpha", "weights", "history_length")],
     params:
-        lambda w: f"-p preset {NAMED} -p backbone {w.name} -p seed {w.seed}",
+        "-p backbone {name} -p seed {seed}",
     threads: workflow.cores
     shell:
         papermill("06_adaptive_aggregation")
@@ -123,43 +229,64 @@ rule aggregation:
 
 rule tables:
     input:
-        [f"{RUN}/notebooks/06_{name}_s{seed}.ipynb" for name in PRESET.backbones for seed in PRESET.seeds],
+        expand(f"{RUN}/rows/{{name}}-s{{seed}}/{{file}}", **EACH, file=["per_user.parquet", "choice.json"]),
+        [expand(f"{RUN}/scores/{{name}}-{fit}-{{llm}}-s{{seed}}.json", **EACH, llm=llms) for fit, llms in ROWS.items()],
+        expand(f"{RUN}/augmentation/{{kind}}-s{{seed}}.json", kind=MADE, seed=PRESET.seeds),
+        expand(f"{RUN}/llm/{{llm}}_hints-s{{seed}}/tuning.json", llm=["without", "with"], seed=PRESET.seeds),
+        f"{RUN}/llm/memorization.csv",
     output:
         notebook=f"{RUN}/notebooks/09_tables_and_figures.ipynb",
+        record=f"{RUN}/tables/run.json",
+        cost=report(f"{RUN}/tables/cost.csv", category="Cost"),
+        tables=[report(f"{RUN}/tables/{TASKS[task].table}.csv", category="Tables") for task in
+                dict.fromkeys(map(task_of, PRESET.backbones))],
+        pictures=[picture(TASKS[task].table, "Tables") for task in dict.fromkeys(map(task_of, PRESET.backbones))],
     params:
-        f"-p preset {NAMED}",
+        "",
     threads: workflow.cores
     shell:
-        papermill("09_tables_and_figures") + f" && python -m llama4rec_core.report show {NAMED}"
+        papermill("09_tables_and_figures") + f" && python scripts/publish.py {NAMED} show"
 
 
-rule variant:
+rule base_row:
     input:
-        rules.data.output,
+        DATA,
     output:
-        f"{RUN}-{{variant}}/rows/{{name}}-s{{seed}}/base.parquet",
-    wildcard_constraints:
-        variant="|".join(VARIANTS),
+        f"{RUN}/base/{{variant}}/{{name}}-s{{seed}}.parquet",
+        f"{RUN}/base/{{variant}}/{{name}}-s{{seed}}.csv",
     threads: 1
     shell:
-        f"OMP_NUM_THREADS=1 python -m llama4rec_core.report variant {NAMED} {{wildcards.variant}} {{wildcards.name}} {{wildcards.seed}}"
+        f"OMP_NUM_THREADS=1 python scripts/base_rows.py {NAMED} {{wildcards.variant}} {{wildcards.name}} {{wildcards.seed}}"
 
 
 rule base:
     input:
-        [fitted(name, seed) for name in ALL_BACKBONES for seed in BASE_SEEDS],
-        [
-            f"{RUN}-{variant}/rows/{name}-s{seed}/base.parquet"
-            for variant in variants(PRESET.data)
-            for name in (ALL_BACKBONES if variant == "rolling" else PRESET.backbones)
-            for seed in (BASE_SEEDS if variant == "rolling" else BASE_SEEDS[:1])
-        ],
+        [f"{RUN}/base/as-set/{name}-s{seed}.parquet" for name in PAPER_BACKBONES for seed in BASE_SEEDS],
+        [f"{RUN}/base/rolling/{name}-s{seed}.parquet" for name in PAPER_BACKBONES for seed in BASE_SEEDS
+         if PRESET.data.protocol != "rolling"],
+        [f"{RUN}/base/as-set/{name}-s0.parquet" for name in BASELINES],
+        [f"{RUN}/base/{ties}/{name}-s0.parquet" for ties in ("ties-reverse", "ties-random") for name in PRESET.backbones],
     shell:
-        f"python -m llama4rec_core.report base {NAMED}"
+        f"python scripts/base_rows.py {NAMED} tables"
 
 
 rule publish:
     input:
-        rules.all.input,
+        rules.tables.output,
     shell:
-        f"python -m llama4rec_core.report publish {NAMED}"
+        f"python scripts/publish.py {NAMED} merge"
+
+
+rule all:  # every file of the run, so that a deleted one is made again, with what depends on it
+    default_target: True
+    input:
+        rules.data.output,
+        expand(rules.backbone.output, **EACH, fit=["base", "augmented"]),
+        expand(rules.backbone.output, name=WRITERS.values(), seed=PRESET.seeds, fit="out_of_fold"),
+        UNTUNED_PRIOR,
+        rules.memorization_probe.output,
+        expand([*rules.tune_without_hints.output, *rules.tune_with_hints.output], seed=PRESET.seeds),
+        expand(rules.data_augmentation.output, kind=MADE, seed=PRESET.seeds),
+        [expand(rules.ask.output, **EACH, fit=fit, llm=llms) for fit, llms in ROWS.items()],
+        expand(rules.aggregation.output, **EACH),
+        rules.tables.output,

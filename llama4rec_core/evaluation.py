@@ -1,8 +1,8 @@
-"""Metrics per case, means per user, and how sure we are: intervals, paired tests, Holm, head and tail.
+"""Metrics per case, means per user, and how sure we are: intervals, paired tests, Holm's correction.
 
-Every user weighs the same. A metric is computed per case, averaged over a user's cases (one under leave-one-out, ten
-under rolling), then over users; RMSE is the root of the mean over users of their mean squared errors. Intervals
-resample users, never cases, and all of them with the same draws, so that two methods are always compared in pairs.
+Every user weighs the same. A metric is computed per case, averaged over the user's cases (one under leave-one-out, ten
+under rolling), then over users. RMSE is the root of the mean over users of their mean squared errors. Intervals
+resample users, never cases. All of them use the same draws, so two methods are always compared in pairs.
 
 Shapes: N cases, C candidates, U users, S seeds, K cut-off.
 """
@@ -21,7 +21,10 @@ FLIPS = 10_000  # sign patterns of the permutation test
 
 
 def target_rank(items, target) -> np.ndarray:
-    """1-based position of `target` [N] in the ranked lists `items` [N, C]; 0 where it is missing. int64 [N]."""
+    """1-based position of `target` [N] in the ranked lists `items` [N, C]; 0 where it is missing. int64 [N].
+
+    Raises ValueError where the shapes do not fit.
+    """
     items, target = np.asarray(items), np.asarray(target)
     if items.ndim != 2 or target.shape != items.shape[:1]:
         raise ValueError(f"items must be [N, C] and target [N], got {items.shape} and {target.shape}")
@@ -32,35 +35,38 @@ def target_rank(items, target) -> np.ndarray:
 
 
 def hit(rank, k: int) -> np.ndarray:
-    """HR@k per case: 1.0 where 1 <= rank <= k, else 0.0; a rank of 0 means that the target is missing."""
+    """HR@k of each case [N]: 1 where 1 <= rank <= k, else 0; a rank of 0 means that the target is missing.
+
+    Raises ValueError for k < 1 and for a negative rank.
+    """
     rank = _ranks(rank, k)
     return ((rank >= 1) & (rank <= k)).astype(float)
 
 
 def ndcg(rank, k: int) -> np.ndarray:
-    """NDCG@k per case with one relevant item: 1 / log2(rank + 1) where 1 <= rank <= k, else 0.0."""
+    """NDCG@k of each case [N] with one relevant item: 1 / log2(rank + 1) where 1 <= rank <= k, else 0.
+
+    Raises ValueError for k < 1 and for a negative rank.
+    """
     rank = _ranks(rank, k)
     return np.where((rank >= 1) & (rank <= k), 1 / np.log2(np.maximum(rank, 1) + 1), 0.0)
 
 
 def squared_error(predicted, actual) -> np.ndarray:
-    """(predicted - actual)^2 per case, in squared rating points."""
+    """(predicted - actual)^2 of each case [N], in squared rating points. Raises ValueError where shapes differ."""
     return _error(predicted, actual) ** 2
 
 
 def absolute_error(predicted, actual) -> np.ndarray:
-    """|predicted - actual| per case, in rating points."""
+    """|predicted - actual| of each case [N], in rating points. Raises ValueError where shapes differ."""
     return np.abs(_error(predicted, actual))
 
 
-def within_list_ndcg(rank, k: int) -> np.ndarray:
-    """NDCG@k of the cases whose list contains the target (rank >= 1) alone: shorter than `rank`, maybe empty."""
-    rank = _ranks(rank, k)
-    return ndcg(rank[rank >= 1], k)
-
-
 def random_order_ndcg(n_candidates: int, k: int) -> float:
-    """The mean of `within_list_ndcg` over all orders of a list of C: (1/C) sum_{r=1..min(k,C)} 1/log2(r+1)."""
+    """The mean NDCG@k over all orders of C candidates that hold the target: (1/C) sum_{r=1..min(k,C)} 1/log2(r+1).
+
+    Raises ValueError for C < 1 and for k < 1.
+    """
     if n_candidates < 1 or k < 1:
         raise ValueError(f"a list needs a candidate and a cut-off of 1 or more, got C = {n_candidates}, k = {k}")
     return float((1 / np.log2(np.arange(1, min(k, n_candidates) + 1) + 1)).sum() / n_candidates)
@@ -70,7 +76,10 @@ def random_order_ndcg(n_candidates: int, k: int) -> float:
 
 
 def per_user(values, users) -> pd.Series:
-    """Mean over each user's cases of `values` [N]: a float series with sorted index `user`."""
+    """Mean over each user's cases of `values` [N]: a float series [U] with sorted index `user`.
+
+    Raises ValueError where `values` and `users` are not both [N].
+    """
     values, users = np.asarray(values, dtype=float), np.asarray(users)
     if values.shape != users.shape or values.ndim != 1:
         raise ValueError(f"values and users must both be [N], got {values.shape} and {users.shape}")
@@ -86,7 +95,10 @@ def ranking_metrics(rank, users, cutoffs=(3, 5)) -> pd.DataFrame:
 
 
 def rating_metrics(predicted, actual, users) -> pd.DataFrame:
-    """Per user mean squared and mean absolute error of ratings [N]: columns user, MSE, MAE. Tables report root MSE."""
+    """Per user mean squared and mean absolute error of ratings [N]: columns user, MSE, MAE.
+
+    MSE stays squared (rating points squared): the root comes after the mean over users, in `estimate`.
+    """
     errors = {"MSE": squared_error(predicted, actual), "MAE": absolute_error(predicted, actual)}
     return pd.DataFrame({name: per_user(error, users) for name, error in errors.items()}).reset_index()
 
@@ -136,7 +148,10 @@ def estimate(values, root: bool = False, draws: int = DRAWS, seed: int = 0) -> E
 
 
 def by_group(values, groups, root: bool = False, draws: int = DRAWS, seed: int = 0) -> pd.DataFrame:
-    """`estimate` of a metric [U] or [S, U] within each group of users: columns group, value, ci_low, ci_high, users."""
+    """`estimate` of a metric [U] or [S, U] within each group of users: columns group, value, ci_low, ci_high, users.
+
+    `groups` [U] names each user's group. Raises ValueError where it has another length.
+    """
     values, groups = _seeds_by_users(values), np.asarray(groups)
     if groups.shape != values.shape[1:]:
         raise ValueError(f"groups must name one group per user, got {groups.shape} for {values.shape[1]} users")
@@ -146,10 +161,13 @@ def by_group(values, groups, root: bool = False, draws: int = DRAWS, seed: int =
     return pd.DataFrame(rows)
 
 
-def head_or_tail(n_interactions) -> np.ndarray:
-    """ "tail" for users at or below the median N(u), "head" above it: str [U]. Where all are equal, all are tail."""
+def history_group(n_interactions) -> np.ndarray:
+    """Each user's group by N(u), the number of training interactions [U]: "long" above the median, else "tail".
+
+    Users at the median are tail, so where all histories are equally long all users are. str [U].
+    """
     n = np.asarray(n_interactions)
-    return np.where(n <= np.median(n), "tail", "head") if n.size else np.empty(0, dtype="<U4")
+    return np.where(n > np.median(n), "long", "tail") if n.size else np.empty(0, dtype="<U4")
 
 
 # --- tests -----------------------------------------------------------------------------------------
@@ -169,7 +187,9 @@ class Comparison:
 def compare(ours, theirs, root: bool = False, draws: int = DRAWS, seed: int = 0) -> Comparison:
     """`ours` minus `theirs`, per-user metrics [U] or [S, U] of the same users in the same order.
 
-    `p_seeds` needs row s of both to be the same seed; it is NaN where they have different numbers of seeds.
+    The test over users takes each user's difference averaged over seeds (with `root`, of squared errors). `p_seeds`
+    needs row s of both to be the same seed; it is NaN where they have different numbers of seeds. Raises ValueError
+    where the numbers of users differ or a value is not finite.
     """
     ours, theirs = _seeds_by_users(ours), _seeds_by_users(theirs)
     if ours.shape[1] != theirs.shape[1]:
@@ -189,7 +209,8 @@ def sign_flip_test(differences, flips: int = FLIPS, seed: int = 0) -> float:
     Why not Wilcoxon: its ranks test another quantity than the mean that the table reports, and a difference in HR is
     -1, 0 or 1, nearly all ties and zeros. Here the statistic is the mean itself; a user without a difference has no
     say. All sign patterns are listed where there are no more than `flips` of them, otherwise `flips` random ones are
-    drawn and p = (1 + as extreme) / (1 + flips). Differences that are all zero give p = 1.
+    drawn and p = (1 + as extreme) / (1 + flips). Differences that are all zero give p = 1. Raises ValueError where a
+    difference is not finite.
     """
     d = np.asarray(differences, dtype=float)
     if not np.isfinite(d).all():
@@ -227,13 +248,16 @@ def paired_t(ours, theirs) -> float:
 
 
 def holm(p) -> np.ndarray:
-    """Holm's step-down adjusted p-values [M]; NaN marks a test that was not made, does not count and stays NaN."""
+    """Holm's step-down adjusted p-values [M]; NaN marks a test that was not made, does not count and stays NaN.
+
+    The i-th smallest of m becomes max over j <= i of min(1, (m - j + 1) p_j). Raises ValueError outside 0..1.
+    """
     p = np.asarray(p, dtype=float)
     if ((p < 0) | (p > 1)).any():
         raise ValueError("p-values must lie between 0 and 1")
     adjusted = np.full(p.shape, np.nan)
     made = np.flatnonzero(~np.isnan(p))
-    order = made[np.argsort(p[made], kind="stable")]
+    order = made[np.argsort(p[made])]
     adjusted[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)))
     return adjusted
 

@@ -1,9 +1,12 @@
 """Figures of the data, the runs and the tables: each function takes a DataFrame and returns a matplotlib Figure.
 
-A method has the same colour in every figure, from seaborn's colour-blind-safe palette; whiskers are 95% intervals.
-`save` writes a PNG of at most 200 kB.
+The title says what the figure shows; it is made from the data unless the caller gives another. A method has the same
+colour in every figure, from seaborn's colour-blind-safe palette. Whiskers are 95% intervals, and two values are called
+a tie where their intervals overlap. `save` writes a PNG of at most 200 kB, `shown` displays it with alternative text.
 """
 
+import re
+import textwrap
 from io import BytesIO
 from pathlib import Path
 
@@ -21,52 +24,91 @@ PALETTE = sns.color_palette("colorblind", 10)
 BLUE, ORANGE, GREEN, RED, PURPLE, BROWN, PINK, GREY, YELLOW, SKY = PALETTE
 COLOURS = {
     "Base": GREY, "IFT": ORANGE, "Llama4Rec": BLUE, "w/o DA": GREEN, "w/o PA": PURPLE, "w/o AA": BROWN,
-    "random DA": PINK, "random": GREY, "untuned": ORANGE, "tuned": BLUE,
+    "random DA": PINK, "random": (0.82, 0.82, 0.82), "backbone": GREY, "untuned": SKY, "LLM'": ORANGE, "LLM''": BLUE,
+    "tuned": BLUE,
 }  # fmt: skip
 STYLE = sns.axes_style("whitegrid") | {
     "font.size": 11, "axes.titlesize": 12, "axes.labelsize": 11, "legend.fontsize": 10, "legend.frameon": False,
     "xtick.labelsize": 10, "ytick.labelsize": 10, "axes.edgecolor": ".7", "grid.color": ".9", "figure.titlesize": 13,
 }  # fmt: skip
 ERRORS = ("RMSE", "MAE")
+WHO = {"untuned": "the untuned LLM", "tuned": "the tuned LLM", "backbone": "the backbone"}
+GROUPS = {  # of `evaluation.history_group`
+    "tail": ("tail users", "N(u) at or below the median"),
+    "long": ("users with long histories", "N(u) above the median"),
+}
 MAX_BYTES = 200_000
 
 
 def save(fig: Figure, path, dpi: int = 120) -> None:
-    """Write `fig` as PNG, whole or not at all. A picture over 200 kB gets fewer dots per inch, down to 60."""
+    """Write `fig` as PNG, whole or not at all. Raises ValueError where it is too large, as `shown` does."""
+    content = _png(fig, dpi)
+    with whole(Path(path)) as aside:
+        aside.write_bytes(content)
+
+
+def shown(fig: Figure, alt: str | None = None, dpi: int = 120):
+    """`fig` as an object that a notebook displays as PNG with alternative text: by default, `alternative_text`.
+
+    A picture over 200 kB gets fewer dots per inch than `dpi`, down to 60. Raises ValueError where that is not enough.
+    """
+    from IPython.display import Image
+
+    return Image(data=_png(fig, dpi), format="png", alt=alternative_text(fig) if alt is None else alt)
+
+
+def alternative_text(fig: Figure) -> str:
+    """What the figure says to a reader who cannot see it: its title, each panel's title and axis labels, its note."""
+    parts = [fig.get_suptitle()]
+    for ax in fig.axes:
+        labels = [f"{axis}: {label}" for axis, label in (("x", ax.get_xlabel()), ("y", ax.get_ylabel())) if label]
+        parts.append(", ".join(text for text in (ax.get_title(), *labels) if text))
+    text = ". ".join(part for part in dict.fromkeys([*parts, fig.get_supxlabel()]) if part)
+    return re.sub(r"\s+", " ", re.sub(r"[$\\]", "", text)) + "."
+
+
+def _png(fig: Figure, dpi: int) -> bytes:
     while dpi >= 60:
         buffer = BytesIO()
         fig.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
         if buffer.tell() <= MAX_BYTES:
-            with whole(Path(path)) as aside:
-                aside.write_bytes(buffer.getvalue())
-            return
+            return buffer.getvalue()
         dpi = int(dpi * 0.8)
-    raise ValueError(f"{Path(path).name} is larger than {MAX_BYTES:,} bytes even at 60 dots per inch; draw less in it")
+    raise ValueError(f"the figure {fig.get_suptitle()!r} is larger than {MAX_BYTES:,} bytes even at 60 dots per inch")
 
 
-def long_tail(interactions: pd.DataFrame, title: str = "Interactions per user and per item") -> Figure:
+# --- the data --------------------------------------------------------------------------------------
+
+
+def long_tail(interactions: pd.DataFrame, title: str | None = None) -> Figure:
     """Interactions of each user and each item, ranked, on log-log axes. `interactions` has columns user, item."""
     _need(interactions, "user", "item")
     fig, axes = _panels(2)
+    shares = {}
     for ax, column, colour in zip(axes, ("user", "item"), (BLUE, ORANGE), strict=True):
         counts = np.sort(interactions[column].value_counts().to_numpy())[::-1]
         ax.plot(np.arange(1, len(counts) + 1), counts, color=colour, linewidth=2.2)
         top = -(-len(counts) // 5)
+        shares[column] = counts[:top].sum() / counts.sum()
         ax.axvspan(1, top, color=colour, alpha=0.12, linewidth=0)
-        share = f"the busiest 20%\nhold {counts[:top].sum() / counts.sum():.0%}"
-        ax.text(0.08, 0.06, share, transform=ax.transAxes, color="0.25")
+        ax.text(0.08, 0.06, f"the busiest 20%\nhold {shares[column]:.0%}", transform=ax.transAxes, color="0.25")
         ax.set(xscale="log", yscale="log", xlabel=f"{column}s, ranked by interactions", ylim=(0.8, counts[0] * 1.6))
         _plain_log(ax.xaxis)
         _plain_log(ax.yaxis)
         ax.set_title(f"{len(counts):,} {column}s, median {np.median(counts):g} interactions")
         ax.set_ylabel("interactions (count)" if column == "user" else "")
-    return _finish(fig, title)
+    finding = f"The busiest 20% of users hold {shares['user']:.0%} of the interactions"
+    return _finish(fig, title or finding)
+
+
+# --- methods ---------------------------------------------------------------------------------------
 
 
 def method_bars(table: pd.DataFrame, metric: str, title: str | None = None) -> Figure:
     """One panel per backbone: each method's `metric` with its interval, and the paper's value as a diamond beside it.
 
-    `table` has the columns of a result table; its rows must be of one preset, LLM, data set and protocol.
+    `table` has the columns of a result table; its rows must be of one preset, LLM, data set and protocol. The title
+    counts the backbones for which Llama4Rec's paired difference from the best baseline is clear of 0.
     """
     _need(table, "backbone", "method", "metric", "value", "ci_low", "ci_high", "paper_value")
     rows = in_order(table[table["metric"] == metric])
@@ -86,30 +128,104 @@ def method_bars(table: pd.DataFrame, metric: str, title: str | None = None) -> F
     note = "ours: 95% intervals over users"
     if rows["paper_value"].notna().any():
         note += ";  diamonds: the paper"
-    return _finish(fig, title or f"{metric} by method", note)
+    return _finish(fig, title or _gains(rows, metric), note)
 
 
-def alpha_heatmap(grid: pd.DataFrame, metric: str, larger_is_better: bool = True, title: str | None = None) -> Figure:
-    """The validation metric over a grid (columns alpha_1, alpha_2, value), the best framed; a tie goes to less LLM."""
+def _gains(rows: pd.DataFrame, metric: str) -> str:
+    """What the paired differences of Llama4Rec say; without them, which backbone and method have the best value."""
+    sign = -1 if _is_error(metric) else 1
+    ours = rows[(rows["method"] == "Llama4Rec") & rows["diff"].notna()] if "diff" in rows else rows.iloc[:0]
+    if ours.empty:
+        best = rows.loc[(sign * rows["value"]).idxmax()]
+        return f"Best {metric}: {best['backbone']}, {best['method']} ({best['value']:.3f})"
+    ends = sign * ours[["diff_ci_low", "diff_ci_high"]].to_numpy(dtype=float)
+    better, worse = ends.min(axis=1) > 0, ends.max(axis=1) < 0
+    found = []
+    for words, which in {"better": better, "worse": worse, "a tie": ~(better | worse)}.items():
+        if which.any():
+            names = " and ".join(ours["backbone"][which]) if len(ours) <= 3 else which.sum()
+            found.append(f"{words} for {names}")
+    of = "" if len(ours) <= 3 else f" of {len(ours)} backbones"
+    return f"Llama4Rec against the best baseline, {metric}: {', '.join(found)}{of}"
+
+
+def by_history_length(results: pd.DataFrame, metric: str, title: str | None = None) -> Figure:
+    """A metric for tail users and for users with long histories, side by side.
+
+    `results` has columns group (tail, long: `evaluation.history_group`), method, value, ci_low, ci_high, and maybe
+    users, the number of users of the group.
+    """
+    _need(results, "group", "method", "value", "ci_low", "ci_high")
+    methods = list(dict.fromkeys(results["method"]))
+    groups = [name for name in GROUPS if name in set(results["group"])]
+    fig, axes = _panels(len(groups), share_y=True)
+    leaders: dict[str, list[str]] = {}
+    for ax, group in zip(axes, groups, strict=True):
+        words, side = GROUPS[group]
+        rows = results[results["group"] == group].set_index("method").reindex(methods)
+        _bars(ax, methods, rows, metric)
+        ax.set_title((f"{rows['users'].max():,.0f} " if "users" in rows else "") + f"{words}\n{side}")
+        best, _, tie = _best(rows, larger_is_better=not _is_error(metric))
+        leaders.setdefault("no method" if tie else best, []).append(words)
+    axes[0].set_ylabel(_metric_label(metric))
+    note = "95% intervals over users;  a method leads where its interval is clear of the second's"
+    finding = "; ".join(f"{leader} leads among {' and '.join(users)}" for leader, users in leaders.items())
+    return _finish(fig, title or f"{metric}: {finding}", note)
+
+
+# --- the weights -----------------------------------------------------------------------------------
+
+
+def alpha_heatmap(
+    grid: pd.DataFrame,
+    metric: str,
+    chosen: tuple[float, float],
+    larger_is_better: bool = True,
+    title: str | None = None,
+) -> Figure:
+    """The validation metric over a grid (columns alpha_1, alpha_2, value), the chosen pair framed.
+
+    The best pair of the grid gets a thinner, dashed frame where the chosen one is not as good; among equals it is the
+    one with less LLM. Raises ValueError where `chosen`, (alpha_1, alpha_2), is not in the grid.
+    """
     _need(grid, "alpha_1", "alpha_2", "value")
-    best = grid["value"].max() if larger_is_better else grid["value"].min()
-    chosen = grid[np.isclose(grid["value"], best, rtol=1e-12, atol=0)].sort_values(["alpha_1", "alpha_2"]).iloc[0]
-    cells = grid.pivot(index="alpha_2", columns="alpha_1", values="value").sort_index(ascending=False)
+    values = grid.set_index(["alpha_1", "alpha_2"])["value"].sort_index()
+    if chosen not in values.index:
+        raise ValueError(f"the chosen pair {chosen} is not in the grid")
+    top = values.max() if larger_is_better else values.min()
+    equal = np.isclose(values, top, rtol=1e-12, atol=0)
+    best = chosen if equal[values.index.get_loc(chosen)] else values.index[equal.argmax()]
+    cells = values.unstack("alpha_1").sort_index(ascending=False)
     fig, (ax,) = _panels(1, width=7.2)
     sns.heatmap(
         cells, ax=ax, cmap="cividis" if larger_is_better else "cividis_r", annot=True, fmt=".4f", linewidths=1.5,
         annot_kws={"size": 10}, cbar_kws={"label": f"{_metric_label(metric)}, validation"},
     )  # fmt: skip
-    column, row = cells.columns.get_loc(chosen["alpha_1"]), cells.index.get_loc(chosen["alpha_2"])
-    ax.add_patch(plt.Rectangle((column, row), 1, 1, fill=False, edgecolor=RED, linewidth=3.5, clip_on=False, zorder=5))
+
+    def frame(pair: tuple[float, float], inset: float, **look) -> None:
+        corner = cells.columns.get_loc(pair[0]) + inset, cells.index.get_loc(pair[1]) + inset
+        ax.add_patch(plt.Rectangle(corner, 1 - 2 * inset, 1 - 2 * inset, fill=False, zorder=5, **look))
+
+    frame(chosen, 0, edgecolor=RED, linewidth=3.5, clip_on=False)
+    note = f"framed: chosen, {_pair(chosen)} ({values[chosen]:.4f})"
+    if best == chosen:
+        note += ", the best of the grid"
+    else:
+        frame(best, 0.1, edgecolor="0.1", linestyle="--")
+        note += f"\ndashed: the best of the grid, {_pair(best)} ({top:.4f})"
     ax.set(xlabel=r"$\alpha_1$: weight of the LLM at most (0: backbone alone)", ylabel=r"$\alpha_2$: cut-off")
     ax.tick_params(axis="y", rotation=0)
-    note = f"framed: the best, alpha_1 = {chosen['alpha_1']:g}, alpha_2 = {chosen['alpha_2']:g} (ties: less LLM)"
-    return _finish(fig, title or f"{metric} on validation, by alpha_1 and alpha_2", note)
+    weight = f"a weight of {chosen[0]:g} at most" if chosen[0] else "no weight"
+    return _finish(fig, title or f"Validation gives the LLM {weight}: {metric} {values[chosen]:.3f}", note)
 
 
-def weight_curve(users: pd.DataFrame, title: str = "How much each user leans on the LLM (eq. 7)") -> Figure:
-    """alpha_u against N(u), with the number of users below. `users` has columns n_interactions, alpha; row = user."""
+def _pair(alphas: tuple[float, float]) -> str:
+    return f"alpha_1 = {alphas[0]:g}, alpha_2 = {alphas[1]:g}"
+
+
+def weight_curve(users: pd.DataFrame, title: str | None = None) -> Figure:
+    """alpha_u (eq. 7) against N(u), with the number of users below. Each row of `users` is a user: columns
+    n_interactions, alpha."""
     _need(users, "n_interactions", "alpha")
     users = users.sort_values("n_interactions")
     n = users["n_interactions"].to_numpy()
@@ -118,7 +234,9 @@ def weight_curve(users: pd.DataFrame, title: str = "How much each user leans on 
             2, 1, figsize=(8, 5), sharex=True, height_ratios=(2.4, 1), layout="constrained"
         )
     top.plot(n, users["alpha"], color=BLUE, linewidth=2, marker="o", markersize=3.5)
-    top.set(ylabel=r"weight of the LLM, $\alpha_u$", ylim=(0, max(0.05, users["alpha"].max() * 1.1)), xscale="log")
+    top.set(
+        ylabel=r"weight of the LLM, $\alpha_u$ (eq. 7)", ylim=(0, max(0.05, users["alpha"].max() * 1.1)), xscale="log"
+    )
     edges = np.geomspace(max(n.min(), 1), max(n.max(), 2) * 1.001, 31)
     bottom.hist(n, bins=edges, color=GREY, edgecolor="white")
     bottom.set(xlabel="training interactions of the user, N(u) (count, log scale)", ylabel="users (count)")
@@ -127,10 +245,15 @@ def weight_curve(users: pd.DataFrame, title: str = "How much each user leans on 
     for ax in (top, bottom):
         ax.axvline(median, color=ORANGE, linestyle="--", linewidth=1.6)
     top.text(median, 0.04, f"  median N(u) = {median:g}", color="0.25", transform=top.get_xaxis_transform())
-    return _finish(fig, title)
+    most, least = users["alpha"].max(), users["alpha"].min()
+    finding = f"The LLM weighs {most:.2g} for the shortest histories, {least:.2g} for the longest"
+    return _finish(fig, title or (finding if most > least else f"The LLM weighs {most:.2g} for every user"))
 
 
-def training_curve(log: pd.DataFrame, title: str = "Training") -> Figure:
+# --- training --------------------------------------------------------------------------------------
+
+
+def training_curve(log: pd.DataFrame, title: str | None = None) -> Figure:
     """Loss and validation metric by epoch, the kept epoch marked.
 
     `log` is a backbone's: columns epoch, loss, the metric under its own name (NaN where nothing was validated, an error
@@ -142,20 +265,22 @@ def training_curve(log: pd.DataFrame, title: str = "Training") -> Figure:
     left.plot(log["epoch"], log["loss"], color=GREY, marker="o", markersize=4, linewidth=2)
     left.set(title="training loss", xlabel="epoch", ylabel="loss (mean per example)")
     right.plot(log["epoch"], log[metric], color=BLUE, marker="o", markersize=4, linewidth=2)
-    right.set(title="validation", xlabel="epoch", ylabel=_metric_label(metric))
-    note = "nothing was validated"
+    right.set(title="validation", xlabel="epoch", ylabel=_metric_label(metric.upper()))
+    note, last = "nothing was validated", log["epoch"].max()
+    finding = f"{last:g} epochs take the training loss to {log['loss'].iloc[-1]:.3f}"
     if log[metric].notna().any():
         best = _kept(log, metric)
         right.plot(best["epoch"], best[metric], marker="D", markersize=9, color=RED, markeredgecolor="white")
-        note = f"kept: epoch {best['epoch']:g}, {metric} {best[metric]:.4f}"
+        note = f"kept: epoch {best['epoch']:g}, {metric.upper()} {best[metric]:.4f}"
+        finding = f"Validation is best at epoch {best['epoch']:g} of {last:g}: {metric.upper()} {best[metric]:.3f}"
     for ax in (left, right):
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     if "seconds" in log:
         note += f";  {log['seconds'].max():.0f} s of training"
-    return _finish(fig, title, note)
+    return _finish(fig, title or finding, note)
 
 
-def tuning_curve(curve: pd.DataFrame, title: str = "Tuning", steps: int = 10) -> Figure:
+def tuning_curve(curve: pd.DataFrame, title: str | None = None, steps: int = 10) -> Figure:
     """Loss by optimiser step, and its mean over the last `steps`. `curve` is tuning's: columns step, loss."""
     _need(curve, "step", "loss")
     fig, (ax,) = _panels(1, width=7.2)
@@ -163,7 +288,9 @@ def tuning_curve(curve: pd.DataFrame, title: str = "Tuning", steps: int = 10) ->
     ax.plot(curve["step"], curve["loss"].rolling(steps, min_periods=1).mean(), color=BLUE, linewidth=2)
     ax.set(xlabel="step", ylabel="loss (cross-entropy + choice)")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    return _finish(fig, title, f"dots: a step's own examples;  line: mean of the last {steps} steps")
+    first, last = curve["loss"].head(steps).mean(), curve["loss"].tail(steps).mean()
+    finding = f"{len(curve):,} steps of tuning take the loss from {first:.2f} to {last:.2f}"
+    return _finish(fig, title or finding, f"dots: a step's own examples;  line: mean of the last {steps} steps")
 
 
 def _metric_of(log: pd.DataFrame) -> str:
@@ -175,48 +302,75 @@ def _metric_of(log: pd.DataFrame) -> str:
 
 def _kept(log: pd.DataFrame, metric: str) -> pd.Series:
     """The epoch with the best validation value."""
-    return log.loc[log[metric].idxmin() if metric.upper() in ERRORS else log[metric].idxmax()]
+    return log.loc[log[metric].idxmin() if _is_error(metric) else log[metric].idxmax()]
 
 
-def all_curves(logs: dict[str, list[pd.DataFrame]], title: str = "Validation by epoch, one line a seed") -> Figure:
-    """One panel for each backbone: its validation metric by epoch in each seed's log (columns epoch, loss, the metric
-    under its own name), the kept epochs marked. Epochs go to the right as far as patience let them."""
+def all_curves(logs: dict[str, list[pd.DataFrame]], title: str | None = None) -> Figure:
+    """One panel for each backbone: its validation metric by epoch, a line for each seed, the kept epochs marked.
+
+    `logs` holds each seed's log by backbone: columns epoch, loss, the metric under its own name. A line ends where
+    patience ended the training.
+    """
     fig, axes = _panels(len(logs))
     fig.set_size_inches(8.0, 0.9 + 1.75 * (-(-len(logs) // 3)))
+    kept = []
     for ax, (name, seeds) in zip(axes, logs.items(), strict=True):
         for log in seeds:
             metric = _metric_of(log)
             ax.plot(log["epoch"], log[metric], color=BLUE, linewidth=1.2, alpha=0.6)
             best = _kept(log, metric)
             ax.plot(best["epoch"], best[metric], marker="D", markersize=5, color=RED, markeredgecolor="white")
+            kept.append(best["epoch"])
         ax.set_title(name)
         ax.set(xlabel="epoch", ylabel=metric.upper())
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-    return _finish(fig, title, "diamonds: the epochs whose weights are kept")
+    epochs = " to ".join(f"{epoch:g}" for epoch in sorted({min(kept), max(kept)}))
+    finding = f"Validation is best after {epochs} epochs"
+    return _finish(fig, title or finding, "one line a seed;  diamonds: the epochs whose weights are kept")
 
 
-def within_list(results: pd.DataFrame, k: int = 5, title: str = "Does the LLM order the candidates?") -> Figure:
-    """Within-list NDCG@k of random order, the untuned and the tuned LLM (or any names).
+# --- the LLM's order -------------------------------------------------------------------------------
+
+
+def within_list(results: pd.DataFrame, metric: str = "NDCG@5", title: str | None = None) -> Figure:
+    """Each judge alone: NDCG of lists that hold their target, or the RMSE of predicted ratings.
 
     `results` has columns name, value, ci_low, ci_high (NaN for a value known exactly) and maybe lists, the number of
-    lists that contain the target. The row named "random" is drawn as a line.
+    lists or ratings. The row named "random" is drawn as a line, too.
     """
     _need(results, "name", "value", "ci_low", "ci_high")
     results = results.set_index("name")
     fig, (ax,) = _panels(1, width=7.2)
-    _bars(ax, list(results.index), results, f"NDCG@{k}", labels=True)
+    _bars(ax, list(results.index), results, metric, labels=True)
     if "random" in results.index:
         ax.axhline(results["value"]["random"], color="0.25", linestyle="--", linewidth=1.5)
-    ax.set(ylabel=f"NDCG@{k} within the list (0 to 1)", xlabel="who orders the candidates")
+    error = _is_error(metric)
+    what, label = ("ratings", _metric_label(metric)) if error else ("lists", f"{metric} within the list (0 to 1)")
+    ax.set(ylabel=label, xlabel="who predicts the rating" if error else "who orders the candidates")
     note = "95% intervals over users"
     if "lists" in results:
         few, many = results["lists"].min(), results["lists"].max()
-        note = (f"{few:,.0f} to " if few < many else "") + f"{many:,.0f} lists that contain the target;  " + note
-    return _finish(fig, title, note)
+        counted = (f"{few:,.0f} to " if few < many else "") + f"{many:,.0f} {what}"
+        note = counted + ("" if error else " that hold their target") + ";  " + note
+    return _finish(fig, title or _who_is_best(results, error), note)
 
 
-def by_minute(curve: pd.DataFrame, random: float, k: int = 5, title: str = "What tuning buys") -> Figure:
-    """Within-list NDCG@k by minutes of tuning, a line for each way of ranking; 0 minutes is the untuned LLM.
+def _who_is_best(results: pd.DataFrame, error: bool) -> str:
+    value, chance = results["value"], results["value"].get("random", np.nan)
+    best, second, tie = _best(results.drop(index="random", errors="ignore"), larger_is_better=not error)
+    first = WHO.get(best, best)
+    if results["ci_low"].fillna(value)[best] <= chance:
+        return f"No order is clearly better than random ({chance:.3f}); the highest is {first} ({value[best]:.3f})"
+    does = "predicts ratings best" if error else "orders the candidates best"
+    finding = f"{first[0].upper()}{first[1:]} {does} ({value[best]:.3f})"
+    if second is None:
+        return finding
+    other = f"{WHO.get(second, second)} ({value[second]:.3f})"
+    return f"{finding}; {other} is a tie" if tie else f"{finding}, ahead of {other}"
+
+
+def by_minute(curve: pd.DataFrame, random: float, k: int = 5, title: str | None = None) -> Figure:
+    """NDCG@k within the list by minutes of tuning, a line for each way of ranking; 0 minutes is the untuned LLM.
 
     `curve` has columns mode, minutes, value, ci_low, ci_high; random order's value is drawn as a line.
     """
@@ -232,24 +386,10 @@ def by_minute(curve: pd.DataFrame, random: float, k: int = 5, title: str = "What
     ax.axhline(random, color="0.25", linestyle="--", linewidth=1.5, label="random order")
     ax.set(xlabel="minutes of tuning", ylabel=f"NDCG@{k} within the list (0 to 1)")
     ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))  # beside the whiskers, not on them
-    return _finish(fig, title, "lists that hold their target, none of them tuned on; 95% intervals over users")
-
-
-def head_tail(results: pd.DataFrame, metric: str, title: str | None = None) -> Figure:
-    """A metric for tail and head users side by side. `results`: columns group (tail, head), method, value, ci_low,
-    ci_high, and maybe users, the number of users of the group."""
-    _need(results, "group", "method", "value", "ci_low", "ci_high")
-    methods = list(dict.fromkeys(results["method"]))
-    groups = [name for name in ("tail", "head") if name in set(results["group"])]
-    fig, axes = _panels(len(groups), share_y=True)
-    for ax, group in zip(axes, groups, strict=False):
-        rows = results[results["group"] == group].set_index("method").reindex(methods)
-        _bars(ax, methods, rows, metric)
-        side = "at or below" if group == "tail" else "above"
-        count = f"{rows['users'].max():,.0f} users" if "users" in rows else "users"
-        ax.set_title(f"{group}: {count} {side} the median N(u)")
-    axes[0].set_ylabel(_metric_label(metric))
-    return _finish(fig, title or f"{metric} of tail and head users", "95% intervals over users")
+    best = curve.loc[curve["value"].idxmax()]
+    finding = f"Best after {best['minutes']:.0f} minutes of tuning: {best['mode']}, NDCG@{k} {best['value']:.3f}"
+    note = "lists that hold their target, none of them tuned on;  95% intervals over users"
+    return _finish(fig, title or finding, note)
 
 
 # --- shared parts ----------------------------------------------------------------------------------
@@ -261,6 +401,16 @@ def _need(frame: pd.DataFrame, *columns: str) -> None:
         raise ValueError(f"the frame lacks the column {missing[0]!r}; it needs {', '.join(columns)}")
     if frame.empty:
         raise ValueError("there is nothing to draw: the frame has no rows")
+
+
+def _best(rows: pd.DataFrame, larger_is_better: bool = True) -> tuple[str, str | None, bool]:
+    """The best method of `rows` (index: method), the second best, and whether their intervals overlap."""
+    ranked = rows["value"].dropna().sort_values(ascending=not larger_is_better, kind="stable").index
+    if len(ranked) < 2:
+        return ranked[0], None, False
+    better, worse = ranked[:2] if larger_is_better else ranked[1::-1]
+    low, high = (rows[end].fillna(rows["value"]) for end in ("ci_low", "ci_high"))
+    return ranked[0], ranked[1], bool(low[better] <= high[worse])
 
 
 def _panels(count: int, width: float = 8.0, share_y: bool = False) -> tuple[Figure, list[plt.Axes]]:
@@ -286,7 +436,7 @@ def _bars(ax: plt.Axes, methods: list[str], rows: pd.DataFrame, metric: str, lab
     colours = [COLOURS.get(method, PALETTE[i % 10]) for i, method in enumerate(methods)]
     whiskers = np.maximum([value - low, high - value], 0)
     ax.errorbar(x, value, whiskers, fmt="none", ecolor="0.15", elinewidth=1.6, capsize=4, zorder=3)
-    if metric.upper() in ERRORS:
+    if _is_error(metric):
         ax.scatter(x, value, s=110, color=colours, edgecolor="0.15", zorder=4)
         ax.set_xlim(-0.6, len(methods) - 0.4)
     else:
@@ -309,17 +459,20 @@ def _plain_log(axis, steps: tuple[int, ...] = (1,)) -> None:
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
 
 
+def _is_error(metric: str) -> bool:
+    return metric.upper() in ERRORS
+
+
 def _metric_label(metric: str) -> str:
-    name = metric.split("@")[0].upper()
-    if name in ERRORS:
+    if _is_error(metric):
         return f"{metric} (rating points, lower is better)"
-    return f"{metric} (0 to 1)" if name in ("HR", "NDCG") else metric
+    return f"{metric} (0 to 1)" if metric.split("@")[0].upper() in ("HR", "NDCG") else metric
 
 
 def _finish(fig: Figure, title: str, note: str = "") -> Figure:
     """Title above, note below; the figure is taken from pyplot's hands, so a notebook shows it once."""
     fig.get_layout_engine().set(w_pad=0.08, h_pad=0.07)
-    fig.suptitle(title, fontweight="bold")
+    fig.suptitle(textwrap.fill(title, int(10 * fig.get_figwidth())), fontweight="bold")
     if note:
         fig.supxlabel(note, fontsize=10, color="0.35")
     sns.despine(fig)

@@ -1,28 +1,26 @@
 """Files appear whole or not at all: written aside, then renamed. A failed write says so in one sentence."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
-from safetensors.torch import load_file, save_file
 
+ELSEWHERE = "set LLAMA4REC_RESULTS (or LLAMA4REC_CACHE) to another folder"
+LOCKED = f"the folder may not be written to: change its permissions, or {ELSEWHERE}"
 REASONS = {
     errno.ENOSPC: "the disk is full: free some space",
     errno.EDQUOT: "the disk quota is used up: free some space",
     errno.EFBIG: "the file would pass this system's size limit: raise the limit (ulimit -f)",
-    errno.EACCES: "the folder may not be written to: change its permissions or set LLAMA4REC_RESULTS to another folder",
-    errno.EPERM: "the folder may not be written to: change its permissions or set LLAMA4REC_RESULTS to another folder",
-    errno.EROFS: "the file system is read-only: set LLAMA4REC_RESULTS to another folder",
+    errno.EACCES: LOCKED,
+    errno.EPERM: LOCKED,
+    errno.EROFS: f"the file system is read-only: {ELSEWHERE}",
 }
 
 
@@ -43,10 +41,8 @@ def explained(path: Path) -> Iterator[None]:
             code = next((c for c in REASONS if f"os error {c}" in str(error) or os.strerror(c) in str(error)), None)
         if not isinstance(error, OSError) and code is None:
             raise
-        reason = REASONS.get(code, str(error))
-        raise StorageError(
-            code, f"could not write {path}: {reason}, then run the same command again; what is already computed is kept"
-        ) from error
+        said = f"could not write {path}: {REASONS.get(code, str(error))}, then run the same command again; "
+        raise StorageError(code, said + "what is already computed is kept") from error
 
 
 @contextmanager
@@ -66,15 +62,21 @@ def whole(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """The same for a folder of files."""
+    """The same for a folder of files; a folder that stands at `path` (of an earlier try) is replaced."""
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    old = aside.with_name(f"{aside.name}.old")
     with explained(path):
         try:
             aside.mkdir(parents=True)
             yield aside
+            if path.exists():
+                os.replace(path, old)
             os.replace(aside, path)
         finally:
+            if old.exists() and not path.exists():
+                os.replace(old, path)
             shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> Path:
@@ -84,7 +86,7 @@ def write_text(path: Path, text: str) -> Path:
 
 
 def write_json(path: Path, content: object) -> Path:
-    return write_text(path, json.dumps(content, indent=1, sort_keys=False, default=_plain) + "\n")
+    return write_text(path, json.dumps(content, indent=1, default=_plain) + "\n")
 
 
 def read_json(path: Path) -> dict:
@@ -105,27 +107,22 @@ def read_frame(path: Path) -> pd.DataFrame:
     return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
 
 
-def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> Path:
+def write_tensors(path: Path, tensors: dict) -> Path:
+    from safetensors.torch import save_file  # imports torch, which takes seconds
+
     with whole(path) as aside:
         save_file({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, aside)
     return path
 
 
-def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+def read_tensors(path: Path) -> dict:
+    from safetensors.torch import load_file
+
     return load_file(path)
 
 
-def once(path: Path, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-    """Read `path` if an earlier run completed it, else make and write it: every stage is safe to repeat."""
-    if not path.exists():
-        write_frame(path, make())
-    return read_frame(path)
-
-
 def _plain(value: object) -> object:
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, np.ndarray):
+    if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
     if isinstance(value, Path):
         return value.name

@@ -1,11 +1,8 @@
-"""Where things lie, from the package's own place (no absolute path is written down anywhere), and which code lies
-there.
+"""Where things lie, from the package's own place, and which code lies there.
 
 Two environment variables move the two folders that grow: `LLAMA4REC_CACHE` (downloads and converted weights, shared
-between clones) and `LLAMA4REC_RESULTS` (what runs write).
+between clones, safe to delete) and `LLAMA4REC_RESULTS` (what runs write).
 """
-
-from __future__ import annotations
 
 import os
 import subprocess
@@ -15,7 +12,6 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def cache() -> Path:
-    """Downloads and converted weights; safe to delete, fetched again when needed."""
     return Path(os.environ.get("LLAMA4REC_CACHE") or Path.home() / ".cache" / "llama4rec")
 
 

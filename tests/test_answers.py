@@ -1,9 +1,11 @@
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from standins import Characters
 
-from llama4rec_core.llm import answers
-from llama4rec_core.llm.prompts import FILMS
+from llama4rec_core.data.wording import FILMS
+from llama4rec_core.llm import answers, memorization_probe
 
 FIVE = ["Toy Story", "Alien", "Aliens", "Il Postino", "Se7en"]
 
@@ -52,7 +54,7 @@ def test_ten_thousand_hostile_texts(pieces, between):
     text = between.join(pieces)
     order, defects = answers.ranking(text, FIVE)
     assert sorted(order) == list(range(5)) and defects.count("missing") <= 5
-    answers.rating(text, (1, 5)), answers.attributes(text, FILMS)
+    answers.attributes(text, FILMS)
 
 
 @settings(deadline=None)
@@ -63,18 +65,9 @@ def test_a_well_formed_list_decorated_or_cut_short_keeps_its_order(order, kept, 
     assert found[:kept] == list(order[:kept]) and defects == ["missing"] * (5 - kept)
 
 
-def test_ratings():
-    assert answers.rating("I would say 4.", (1, 5)) == (4.0, [])
-    assert answers.rating("3,5 stars", (1, 5)) == (3.5, [])
-    assert answers.rating("11", (1, 5)) == (5.0, ["off the scale"])
-    assert answers.rating("great film", (1, 5)) == (None, ["no number"])
-
-
 @settings(max_examples=200, deadline=None)
 @given(st.text(max_size=200))
-def test_no_text_breaks_ratings_or_attributes(text):
-    value, _ = answers.rating(text, (1, 5))
-    assert value is None or 1 <= value <= 5
+def test_no_text_breaks_attributes(text):
     values, defects = answers.attributes(text, FILMS)
     assert set(values) == {"director", "star"} and len(defects) == sum(not value for value in values.values())
 
@@ -96,16 +89,19 @@ def test_the_same_title_in_other_clothes():
     )
 
 
-@pytest.mark.llm
-def test_the_probe_knows_a_model_that_remembers(llm, monkeypatch):
-    from llama4rec_core.llm import memory
-
-    titles = [f"Film {n * n}" for n in range(40)]
-    ids = [str(n) for n in range(40)]
+def test_the_probe_knows_a_model_that_remembers(monkeypatch):
+    """Of 40 films 20 are asked for after five others; every second question is answered with the film's own title."""
+    titles, ids, llm, seen = [f"Film {n * n}" for n in range(40)], [str(n) for n in range(40)], Characters(), []
 
     def by_heart(llm, prefix, tails, max_tokens):
+        seen.append((llm.decode(prefix), [llm.decode(tail) for tail in tails]))
         return [titles[int(llm.decode(tail).strip("|"))] if n % 2 else "no idea" for n, tail in enumerate(tails)]
 
-    monkeypatch.setattr(memory, "generate", by_heart)
-    found = memory.probe(llm, ids, titles, asked=20)
+    monkeypatch.setattr(memorization_probe, "generate", by_heart)
+    found = memorization_probe.probe(llm, ids, titles, np.random.default_rng(0), asked=20)
     assert len(found) == 20 and found["known"].tolist() == [False, True] * 10
+    ((shown, questions),) = seen
+    lines = shown.splitlines()
+    assert len(lines) == 5 and all(line == f"{line.split('|')[0]}|{titles[int(line.split('|')[0])]}" for line in lines)
+    assert questions == [f"{n}|" for n in found["id"]]
+    assert not {line.split("|")[0] for line in lines} & set(found["id"])

@@ -1,5 +1,5 @@
-"""What each of the newer backbones is named for, by hand: views and InfoNCE, mixed negatives, cloze, crop / mask /
-reorder, and the feature models' interaction terms."""
+"""The parts of the backbones, by hand: views and InfoNCE, mixed negatives, cloze, crop / mask / reorder, and the
+feature models' interaction terms."""
 
 import math
 
@@ -12,19 +12,23 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llama4rec_core.backbones import TrainingData, rating, settings_of
+from llama4rec_core.backbones import backbone_of
 from llama4rec_core.backbones.bert4rec import BERT4Rec, BERT4RecSettings, cloze
 from llama4rec_core.backbones.cl4srec import CL4SRec, CL4SRecSettings, crop, masked, reorder
-from llama4rec_core.backbones.contrast import info_nce
-from llama4rec_core.backbones.direct import hops, normalised_adjacency, propagate
-from llama4rec_core.backbones.fit import BACKBONES
-from llama4rec_core.backbones.interactions import ByteDropout
+from llama4rec_core.backbones.feature_layers import with_our_layers
+from llama4rec_core.backbones.feature_models import columns_of
+from llama4rec_core.backbones.features import fields_of
+from llama4rec_core.backbones.fit import TrainingData, info_nce, settings_of
+from llama4rec_core.backbones.graph import Sparse, hops, normalised_adjacency, product, propagate
 from llama4rec_core.backbones.mixgcf import MixGCF, MixGCFSettings, hardest, mix_positive
-from llama4rec_core.backbones.sequential import Block, item_loss
-from llama4rec_core.backbones.sgl import SGL, SGLSettings, kept_edges
-from llama4rec_core.backbones.sparse import product, sparse
+from llama4rec_core.backbones.sgl import SGL, SGLSettings
+from llama4rec_core.backbones.transformer import Block, item_loss
 
 SEEDS = st.integers(0, 2**31)
+
+
+def dense(matrix: Sparse) -> torch.Tensor:
+    return matrix @ torch.eye(matrix.shape[1])
 
 
 def graph_data(**more) -> TrainingData:
@@ -59,57 +63,39 @@ class Drawn:
         return draw
 
 
-def test_kept_edges_by_hand():
-    """Edges 0-0, 0-1, 1-0, 1-2; draws of at least 0.5 stay."""
-    users, items = np.array([0, 0, 1, 1]), np.array([0, 1, 0, 2])
-    for view in ("edge dropout", "random walk"):
-        kept = kept_edges(view, users, items, 2, 3, 0.5, Drawn([0.9, 0.1, 0.5, 0.4]))
-        assert kept.tolist() == [True, False, True, False]
-    kept = kept_edges("node dropout", users, items, 2, 3, 0.5, Drawn([0.2, 0.8], [0.7, 0.9, 0.3]))
-    assert kept.tolist() == [False, False, True, False]  # user 1 stays, of items 0 and 1
+def view_of(seed: int, **change) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """The edges of a graph of 30 users and 20 items, bool [U + I, U + I], and SGL's two views of it."""
+    users, items = np.divmod(np.flatnonzero(np.random.default_rng(0).random(30 * 20) < 0.5), 20)
+    module = SGL(TrainingData(30, 20, users, items, np.ones(len(users))), SGLSettings(layers=3, dim=4, **change))
+    module.examples(np.random.default_rng(seed))
+    return dense(module.recommender.adjacency[0]) > 0, [dense(view) for view in module.views]
 
 
-def test_a_random_walk_propagates_through_another_graph_at_each_layer_by_hand():
-    """Users 0, 1, items 2, 3. First layer: the edge 0-2; second: 1-2. (E + A_1 E + A_2 A_1 E) / 3."""
-    first, second = (normalised_adjacency(np.array([u]), np.array([0]), 2, 2) for u in (0, 1))
-    e = torch.tensor([[1.0], [2.0], [3.0], [4.0]])
-    # A_1 E = (3, 0, 1, 0): user 0 and item 2 change places; A_2 of it = (0, 1, 0, 0)
-    assert (3 * propagate([first, second], e)).flatten().tolist() == pytest.approx([4, 3, 4, 4])
-
-
-def test_node_dropout_keeps_an_edge_exactly_when_both_its_ends_stay():
-    users, items = np.divmod(np.arange(12), 4)  # every user has every item
-    for seed in range(20):
-        kept = kept_edges("node dropout", users, items, 3, 4, 0.4, np.random.default_rng(seed)).reshape(3, 4)
-        stays = kept.any(axis=1)[:, None] & kept.any(axis=0)
-        np.testing.assert_array_equal(kept, stays)
+def test_a_view_keeps_edges_by_hand():
+    """Draws of at least 0.5 stay: of the edges 0-0, 0-1, 1-1, 1-2, 2-3 the first and third, then the last."""
+    module = SGL(graph_data(), SGLSettings(dim=4, drop=0.5))
+    module.recommender.examples = lambda rng: None
+    module.examples(Drawn([0.9, 0.1, 0.5, 0.4, 0.0], [0.0, 0.0, 0.0, 0.0, 0.7]))
+    first, second = (np.argwhere(dense(view)[:3, 3:].numpy() > 0).tolist() for view in module.views)
+    assert first == [[0, 0], [1, 1]] and second == [[2, 3]]
 
 
 def test_edge_dropout_keeps_the_share_it_is_told_to():
-    kept = kept_edges("edge dropout", np.zeros(20000, int), np.zeros(20000, int), 1, 1, 0.3, np.random.default_rng(0))
-    assert kept.mean() == pytest.approx(0.7, abs=0.01)
-    assert kept_edges("edge dropout", np.zeros(9, int), np.zeros(9, int), 1, 1, 0.0, np.random.default_rng(0)).all()
+    whole, views = view_of(1, drop=0.0)
+    assert all(torch.equal(view > 0, whole) for view in views)
+    kept = [(view > 0).sum() / whole.sum() for seed in range(100) for view in view_of(seed, drop=0.3)[1]]
+    assert float(sum(kept)) / len(kept) == pytest.approx(0.7, abs=0.01)
 
 
-@pytest.mark.parametrize("view", ["edge dropout", "node dropout", "random walk"])
-def test_a_view_is_a_normalised_thinner_graph_and_only_a_random_walk_changes_between_layers(view):
-    rng = np.random.default_rng(0)
-    users, items = np.divmod(np.flatnonzero(rng.random(30 * 20) < 0.5), 20)
-    data = TrainingData(30, 20, users, items, np.ones(len(users)))
-    module = SGL(data, SGLSettings(view=view, drop=0.3, layers=3, dim=4))
-    module.examples(np.random.default_rng(1))
-    whole = module.recommender.adjacency[0].to_dense() > 0
-    for layers in module.views:
-        for adjacency in layers:
-            dense = adjacency.to_dense()
-            degree = (dense > 0).sum(dim=1)
-            expected = torch.where(dense > 0, 1 / (degree[:, None] * degree[None]).float().sqrt(), 0.0)
-            torch.testing.assert_close(dense, expected)  # degrees are the view's own
-            assert not ((dense > 0) & ~whole).any() and (dense > 0).sum() < whole.sum()
-        same = all(torch.equal(layers[0].to_dense(), other.to_dense()) for other in layers[1:])
-        assert same == (view != "random walk")
-    first, second = (layers[0].to_dense() for layers in module.views)
-    assert not torch.equal(first, second)
+def test_a_view_is_a_normalised_thinner_graph():
+    whole, views = view_of(1, drop=0.3)
+    for adjacency in views:
+        edges = adjacency > 0
+        degree = edges.sum(dim=1)
+        expected = torch.where(edges, 1 / (degree[:, None] * degree[None]).float().sqrt(), 0.0)
+        torch.testing.assert_close(adjacency, expected)  # degrees are the view's own
+        assert not (edges & ~whole).any() and edges.sum() < whole.sum()
+    assert not torch.equal(*views)
 
 
 def test_sgl_loss_is_bpr_plus_info_nce_of_users_and_items():
@@ -122,11 +108,6 @@ def test_sgl_loss_is_bpr_plus_info_nce_of_users_and_items():
     bpr = -F.logsigmoid((users[u] * (items[i] - items[j])).sum(1)).mean()
     alike = info_nce(users[[0, 2]], users[[0, 2]], 0.3) + info_nce(items[[0, 1, 3]], items[[0, 1, 3]], 0.3)
     torch.testing.assert_close(module.loss(u, i, j), bpr + 0.7 * alike)
-
-
-def test_an_unknown_view_is_an_error():
-    with pytest.raises(ValueError, match="SGL's view 'edges' is unknown: the known ones are edge dropout"):
-        SGL(graph_data(), SGLSettings(view="edges"))
 
 
 # --- MixGCF -----------------------------------------------------------------------------------------------------
@@ -176,9 +157,9 @@ def test_a_triples_negative_is_mixgcfs_only_candidate():
 
 def test_hops_are_the_powers_of_the_adjacency():
     adjacency = normalised_adjacency(np.array([0, 0, 1]), np.array([0, 1, 1]), 2, 2)
-    e, dense = torch.randn(4, 2), adjacency.to_dense()
+    e, a = torch.randn(4, 2), dense(adjacency)
     at = hops([adjacency] * 2, e)
-    torch.testing.assert_close(at, torch.stack([e, dense @ e, dense @ dense @ e], dim=1))
+    torch.testing.assert_close(at, torch.stack([e, a @ e, a @ a @ e], dim=1))
     torch.testing.assert_close(at.mean(dim=1), propagate([adjacency] * 2, e))
 
 
@@ -225,15 +206,13 @@ def test_the_block_is_torchs_own_with_the_same_weights(causal):
 def test_item_loss_by_hand_over_all_items_and_over_samples():
     torch.manual_seed(0)
     h, weight, bias = torch.randn(1, 2, 3), torch.randn(5, 3), torch.randn(4)  # 4 items and a pad
-    target, asked = torch.tensor([[2, 4]]), torch.tensor([[True, False]])
+    target = torch.tensor([[2, 4]])
     y = weight[:4] @ h[0, 0] + bias
-    torch.testing.assert_close(item_loss(h, target, asked, weight, 4, bias=bias), -torch.log_softmax(y, 0)[2])
+    torch.testing.assert_close(item_loss(h, target, weight, 4, bias=bias), -torch.log_softmax(y, 0)[2])
     among = torch.log_softmax(y[[2, 0, 3]], 0)
-    torch.testing.assert_close(item_loss(h, target, asked, weight, 4, torch.tensor([[0, 3]]), bias), -among[0])
+    torch.testing.assert_close(item_loss(h, target, weight, 4, torch.tensor([[0, 3]]), bias), -among[0])
     every_other = torch.tensor([[0, 1, 3]])
-    torch.testing.assert_close(
-        item_loss(h, target, asked, weight, 4, every_other), item_loss(h, target, asked, weight, 4)
-    )
+    torch.testing.assert_close(item_loss(h, target, weight, 4, every_other), item_loss(h, target, weight, 4))
 
 
 # --- BERT4Rec ---------------------------------------------------------------------------------------------------
@@ -389,7 +368,7 @@ def feature_model(name: str, **change):
     items = pd.DataFrame({"genre": ["a", "b", "a", "b"]})
     data = TrainingData(3, 4, [0, 0, 1, 2], [0, 1, 2, 3], [5, 4, 3, 2], item_features=items)
     torch.manual_seed(0)
-    module = BACKBONES[name].module(data, settings_of(name, {"dim": 4, **change})).eval()
+    module = backbone_of(name)[0](data, settings_of(name, {"dim": 4, **change})).eval()
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.normal_(0, 0.5)
@@ -467,12 +446,12 @@ def test_one_table_is_deepctrs_own_tables(name):
     data = TrainingData(3, 4, [0, 0, 1, 2], [0, 1, 2, 3], [5, 4, 3, 2], user_features=users, item_features=items)
     small = settings_of(name, {"dim": 4})
     torch.manual_seed(0)
-    module = BACKBONES[name].module(data, small).eval()
+    module = backbone_of(name)[0](data, small).eval()
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.normal_(0, 0.5)
-    fields = rating.fields_of("user", 3, users) + rating.fields_of("item", 4, items)
-    plain = BACKBONES[name].module.keywords["make"](rating.columns_of(fields, 4), small).eval()
+    fields = fields_of("user", 3, users) + fields_of("item", 4, items)
+    plain = backbone_of(name)[0].network(columns_of(fields, 4), small).eval()
     plain.load_state_dict(module.model.state_dict(), strict=False)
     table, first = module.table.detach(), 0
     with torch.no_grad():
@@ -501,11 +480,11 @@ def test_one_table_is_deepctrs_own_tables(name):
 
 def test_byte_dropout_keeps_what_it_says_and_the_mean():
     torch.manual_seed(0)
-    dropout, x = ByteDropout(torch.nn.Dropout(0.25)), torch.ones(1000, 77)
+    dropout, x = with_our_layers(torch.nn.Dropout(0.25)), torch.ones(1000, 77)
     found = dropout(x)
     assert found.unique().tolist() == pytest.approx([0, 256 / 192]) and abs(float(found.mean()) - 1) < 0.01
     assert abs(float((found == 0).float().mean(dim=0).std()) - (0.25 * 0.75 / 1000) ** 0.5) < 0.004
-    assert (dropout.eval()(x) == x).all() and (ByteDropout(torch.nn.Dropout(0.0))(x) == x).all()
+    assert (dropout.eval()(x) == x).all() and (with_our_layers(torch.nn.Dropout(0.0))(x) == x).all()
 
 
 @given(st.data())
@@ -514,10 +493,10 @@ def test_sparse_products_in_blocks_are_the_dense_ones(data):
     """Any shape, empty rows and columns, any number of columns a block; and A^T @ g backwards."""
     rows, columns, d = (data.draw(st.integers(1, 9)) for _ in range(3))
     rng = np.random.default_rng(data.draw(st.integers(0, 999)))
-    dense = rng.standard_normal((rows, columns)) * (rng.random((rows, columns)) < 0.3)
-    made = [sparse(scipy.sparse.csr_array(a), data.draw(st.integers(1, 10))) for a in (dense, dense.T)]
-    a = torch.tensor(dense, dtype=torch.float32)
-    assert torch.equal(made[0].to_dense(), a) and torch.equal(made[1].to_dense(), a.T)
+    values = rng.standard_normal((rows, columns)) * (rng.random((rows, columns)) < 0.3)
+    made = [Sparse(scipy.sparse.csr_array(a), data.draw(st.integers(1, 10))) for a in (values, values.T)]
+    a = torch.tensor(values, dtype=torch.float32)
+    assert torch.equal(dense(made[0]), a) and torch.equal(dense(made[1]), a.T)
     x, g = torch.randn(columns, d, requires_grad=True), torch.randn(rows, d)
     out = product(*made, x)
     out.backward(g)
@@ -526,6 +505,6 @@ def test_sparse_products_in_blocks_are_the_dense_ones(data):
 
 
 def test_a_sparse_matrix_says_what_it_cannot_be_multiplied_with():
-    matrix = sparse(scipy.sparse.csr_array(np.eye(3, 4)))
+    matrix = Sparse(scipy.sparse.csr_array(np.eye(3, 4)))
     with pytest.raises(ValueError, match="a matrix of 4 columns cannot be multiplied with one of 5 rows"):
         matrix @ torch.ones(5, 2)

@@ -5,12 +5,16 @@ import numpy as np
 import pytest
 import torch
 
-from llama4rec_core.augmentation.prompt import sequences
 from llama4rec_core.data import load, split
-from llama4rec_core.instructions import List, ranking_prompt
-from llama4rec_core.llm import engine, prompts
-from llama4rec_core.llm.attention import tree_attention
-from llama4rec_core.llm.engine import Branch, Prompt, Row, generate, rows, score_row, shared, tokens_read
+from llama4rec_core.data.histories import histories
+from llama4rec_core.data.wording import WORDS
+from llama4rec_core.llm import score
+from llama4rec_core.llm.examples import CandidateList
+from llama4rec_core.llm.generate import generate
+from llama4rec_core.llm.score import score_row
+from llama4rec_core.llm.tree import Branch, PackedRow, Prompt, packed_rows, shared, tokens_read
+from llama4rec_core.llm.tree_attention import tree_attention
+from llama4rec_core.rankers import Ranker
 
 FILMS = ["Toy Story", "Alien", "The Godfather", "Fargo", "Il Postino", "Jurassic Park", "Heat", "Sense and Sensibility"]
 
@@ -25,7 +29,7 @@ def prompt(llm, n, seed, key="p"):
 
 def test_a_row_is_a_tree():
     prompts = [Prompt("a", (1, 2), (Branch((3, 4, 8), 2), Branch((5, 8), 1))), Prompt("b", (6,), (Branch((7,)),))]
-    row = Row.of(prompts)  # 8, the end of an answer, is predicted, and nothing is predicted from it
+    row = PackedRow.of(prompts)  # 8, the end of an answer, is predicted, and nothing is predicted from it
     assert [len(each) for each in prompts] == [5, 2]
     assert row.tokens.tolist() == [1, 2, 3, 4, 5, 6, 7]
     assert row.positions.tolist() == [0, 1, 2, 3, 2, 0, 1]
@@ -43,7 +47,7 @@ def test_a_row_is_a_tree():
 
 def test_what_all_prompts_begin_with_is_read_once():
     prompts = [Prompt("a", (1, 2, 3), (Branch((4, 8), 1), Branch((5,)))), Prompt("b", (1, 2, 6), (Branch((7,)),))]
-    row = Row.of(prompts)
+    row = PackedRow.of(prompts)
     assert row.root == 2 and tokens_read(prompts) == [5, 2] and [len(each) for each in prompts] == [5, 4]
     assert row.tokens.tolist() == [1, 2, 3, 4, 5, 6, 7]
     assert row.positions.tolist() == [0, 1, 2, 3, 3, 2, 3]
@@ -77,7 +81,7 @@ def test_tree_attention_is_masked_attention(root):
         Prompt("b", (1, 2, 4) if root else (), (Branch((7, 8)),)),
         Prompt("c", (1, 2, 5) if root else (1, 2), ()),
     ]
-    row = Row.of(prompts)
+    row = PackedRow.of(prompts)
     assert row.root == root and len(row.tokens) == 10
     assert row.trees == ([(2, 3, 6), (6, 7, 9), (9, 10, 10)] if root else [(0, 3, 6), (6, 6, 8), (8, 10, 10)])
     torch.manual_seed(0)
@@ -97,12 +101,12 @@ def test_tree_attention_is_masked_attention(root):
 
 @pytest.mark.parametrize("places", [3, 100])
 def test_token_log_probabilities_are_those_of_log_softmax_however_many_places_go_together(places, monkeypatch):
-    monkeypatch.setattr(engine, "PLACES", places)
+    monkeypatch.setattr(score, "PLACES", places)
     torch.manual_seed(0)
     hidden, head = torch.randn(9, 4), 3 * torch.randn(30, 4)
     at, tokens = torch.tensor([8, 0, 3, 3, 5, 8, 1]), torch.tensor([0, 29, 4, 5, 4, 7, 7])
     expected = torch.log_softmax(hidden @ head.T, dim=-1)[at, tokens]
-    assert torch.allclose(engine._token_log_p(hidden, head, at, tokens), expected, atol=1e-5)
+    assert torch.allclose(score._token_log_p(hidden, head, at, tokens), expected, atol=1e-5)
 
 
 @torch.inference_mode()
@@ -125,14 +129,16 @@ def test_a_tree_scores_as_one_prompt_per_candidate(llm):
 def test_fifty_real_prompts_score_as_one_prompt_per_candidate(llm):
     """MovieLens users with histories of 1 to 20 titles and two candidates each, packed as in a run."""
     dataset = load("ml-100k")
-    told = sequences(dataset, split(dataset), 5, prompts.WORDS["ml-100k"])
+    told = histories(dataset, split(dataset), 5, WORDS["ml-100k"])
     rng = np.random.default_rng(0)
     asked = []
     for user in rng.choice(dataset.n_users, 50, replace=False):
-        drawn = List(f"u{user}", int(user), int(told.n_train[user]), rng.choice(dataset.n_items, 2, replace=False), ())
-        asked.append(ranking_prompt(llm, told, drawn, int(rng.integers(1, 21)), None))
+        items = rng.choice(dataset.n_items, 2, replace=False)
+        drawn = CandidateList(f"u{user}", int(user), int(told.n_train[user]), items, ())
+        length, prior = int(rng.integers(1, 21)), np.zeros(dataset.n_items, dtype=np.float32)
+        asked.append(Ranker("likelihood", llm, told, length, None, prior, 512).prompt(drawn))
     found = {}
-    for packed in rows(asked, 512):
+    for packed in packed_rows(asked, 512):
         row = [asked[i] for i in packed]
         found |= {each.key: scores for each, scores in zip(row, score_row(llm, row), strict=True)}
     for each in asked:
@@ -187,19 +193,19 @@ def test_generation_is_the_model_s_own_greedy_text(llm):
 
 def test_rows_hold_every_prompt_once_and_do_not_depend_on_the_order_asked():
     prompts = [Prompt(str(n), tuple(range(n)), (Branch((1,), 1),)) for n in (5, 1, 9, 30, 2)]
-    found = list(rows(prompts, row_tokens=12))
+    found = list(packed_rows(prompts, row_tokens=12))
     assert sorted(sum(found, [])) == [0, 1, 2, 3, 4]
     assert all(sum(len(prompts[i]) for i in row) <= 12 or len(row) == 1 for row in found)
-    turned = list(rows(prompts[::-1], row_tokens=12))
+    turned = list(packed_rows(prompts[::-1], row_tokens=12))
     assert [[prompts[i].key for i in row] for row in found] == [[prompts[::-1][i].key for i in row] for row in turned]
 
 
 def test_a_model_folder_without_weights_says_so(tmp_path):
-    from llama4rec_core.llm import weights
+    from llama4rec_core.llm import model
 
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(FileNotFoundError, match="has a config but no .*safetensors weights"):
-        weights.load(str(tmp_path))
+        model.load(str(tmp_path))
     (tmp_path / "config.json").unlink()
     with pytest.raises(FileNotFoundError, match="has no config.json"):
-        weights.load(str(tmp_path))
+        model.load(str(tmp_path))

@@ -34,7 +34,7 @@ LISTS = pd.DataFrame(
     [("random", 0.295, np.nan, np.nan, 112), ("untuned", 0.3, 0.27, 0.33, 112), ("tuned", 0.34, 0.31, 0.37, 112)],
     columns=["name", "value", "ci_low", "ci_high", "lists"],
 )
-GROUPS = pd.concat([bars(backbones=["MF"]).assign(group=group, users=n) for group, n in (("head", 40), ("tail", 50))])
+GROUPS = pd.concat([bars(backbones=["MF"]).assign(group=group, users=n) for group, n in (("long", 40), ("tail", 50))])
 
 CURVE = pd.DataFrame(
     {
@@ -50,7 +50,7 @@ FIGURES = {
     "method_bars": lambda: figures.method_bars(bars(), "HR@5"),
     "method_bars_errors": lambda: figures.method_bars(bars("RMSE", ["DeepFM"]), "RMSE"),
     "method_bars_four": lambda: figures.method_bars(bars(backbones="abcd"), "HR@5"),
-    "alpha_heatmap": lambda: figures.alpha_heatmap(GRID, "NDCG@5"),
+    "alpha_heatmap": lambda: figures.alpha_heatmap(GRID, "NDCG@5", (0.5, 0.1)),
     "weight_curve": lambda: figures.weight_curve(USERS),
     "training_curve": lambda: figures.training_curve(LOG),
     "tuning_curve": lambda: figures.tuning_curve(pd.DataFrame({"step": [1, 2, 3], "loss": [4.0, 2.0, 3.0]})),
@@ -58,7 +58,7 @@ FIGURES = {
         {"SASRec": [LOG, LOG], "MF": [LOG], "NFM": [LOG], "DCN": [LOG], "SGL": [LOG]}
     ),
     "within_list": lambda: figures.within_list(LISTS),
-    "head_tail": lambda: figures.head_tail(GROUPS, "HR@5"),
+    "by_history_length": lambda: figures.by_history_length(GROUPS, "HR@5"),
     "by_minute": lambda: figures.by_minute(CURVE, 0.295),
 }
 
@@ -108,19 +108,40 @@ def test_methods_keep_the_papers_order_and_their_colours():
     assert fig.axes[0].patches[2].get_facecolor()[:3] == figures.COLOURS["Llama4Rec"]
 
 
-def test_the_heatmap_frames_the_best_pair_with_less_llm():
-    fig = figures.alpha_heatmap(GRID, "NDCG@5")
-    assert any("alpha_1 = 0.5, alpha_2 = 0.9" in text for text in texts(fig))
-    (frame,) = [patch for patch in fig.axes[0].patches if not patch.get_fill()]
-    assert frame.get_xy() == (1, 0)  # second column; the largest alpha_2 stands on top
-    worst = figures.alpha_heatmap(GRID, "RMSE", larger_is_better=False)
-    assert any("alpha_1 = 0, alpha_2 = 0.1" in text for text in texts(worst))
-    tied = figures.alpha_heatmap(GRID.assign(value=0.1), "NDCG@5")
-    assert any("alpha_1 = 0, alpha_2 = 0.1" in text for text in texts(tied))
+def frames(fig):
+    """Corner and line width of the heatmap's frames: cells are 1 by 1, the first column is the smallest alpha_1, the
+    first row the largest alpha_2."""
+    return [(patch.get_xy(), patch.get_linewidth()) for patch in fig.axes[0].patches if not patch.get_fill()]
+
+
+def test_the_heatmap_frames_the_chosen_pair_and_marks_the_best_one_thinner():
+    fig = figures.alpha_heatmap(GRID, "NDCG@5", (0.0, 0.9))  # the values of alpha_1 = 0: 0.01, 0.09
+    (chosen, thick), (best, thin) = frames(fig)
+    assert chosen == (0, 0) and best == (1.1, 0.1) and thin < thick
+    note = " ".join(texts(fig))
+    assert "framed: chosen, alpha_1 = 0, alpha_2 = 0.9 (0.0900)" in note
+    assert "dashed: the best of the grid, alpha_1 = 0.5, alpha_2 = 0.9 (0.3400)" in note
+    assert "Validation gives the LLM no weight: NDCG@5 0.090" in note
+
+
+def test_a_chosen_pair_that_is_the_best_needs_no_second_sign():
+    fig = figures.alpha_heatmap(GRID, "NDCG@5", (0.5, 0.9))
+    assert [corner for corner, _ in frames(fig)] == [(1, 0)]
+    assert "framed: chosen, alpha_1 = 0.5, alpha_2 = 0.9 (0.3400), the best of the grid" in texts(fig)
+    assert "Validation gives the LLM a weight of 0.5 at most: NDCG@5 0.340" in texts(fig)
+    equal = figures.alpha_heatmap(GRID.assign(value=0.1), "NDCG@5", (0.9, 0.9))
+    assert [corner for corner, _ in frames(equal)] == [(2, 0)]  # as good as any
+
+
+def test_the_best_pair_has_the_lowest_error_and_among_equals_less_llm():
+    low = figures.alpha_heatmap(GRID, "RMSE", (0.9, 0.9), larger_is_better=False)
+    assert [corner for corner, _ in frames(low)] == [(2, 0), (0.1, 1.1)]
+    tied = GRID.assign(value=[0.1, 0.1, 0.1, 0.1, 0.1, 0.05])
+    assert [corner for corner, _ in frames(figures.alpha_heatmap(tied, "HR@5", (0.9, 0.9)))] == [(2, 0), (0.1, 1.1)]
 
 
 def test_the_training_curve_names_the_kept_epoch():
-    assert "kept: epoch 2, ndcg@10 0.0300;  4 s of training" in texts(figures.training_curve(LOG))
+    assert "kept: epoch 2, NDCG@10 0.0300;  4 s of training" in texts(figures.training_curve(LOG))
     lowest = figures.training_curve(LOG.rename(columns={"ndcg@10": "rmse"}))
     assert any("kept: epoch 1" in text for text in texts(lowest))
     assert any(
@@ -135,9 +156,11 @@ def test_the_long_tail_counts_what_it_is_given():
     assert any("hold 38%" in text for text in texts(fig))  # the busiest 2 of 9 users: 17 of 45
 
 
-def test_tail_stands_before_head_with_its_users():
-    titles = [ax.get_title() for ax in figures.head_tail(GROUPS, "HR@5").axes]
-    assert titles == ["tail: 50 users at or below the median N(u)", "head: 40 users above the median N(u)"]
+def test_tail_users_stand_before_long_histories_with_their_number():
+    titles = [ax.get_title() for ax in figures.by_history_length(GROUPS, "HR@5").axes]
+    assert titles == [
+        "50 tail users\nN(u) at or below the median", "40 users with long histories\nN(u) above the median",
+    ]  # fmt: skip
 
 
 def test_a_value_outside_its_interval_by_rounding_is_drawn():
@@ -153,7 +176,8 @@ def test_a_value_outside_its_interval_by_rounding_is_drawn():
         (lambda: figures.method_bars(bars(), "HR@3"), "no metric 'HR@3'; it has HR@5"),
         (lambda: figures.method_bars(pd.concat([bars(), bars()]), "HR@5"), "one preset, LLM, data set"),
         (lambda: figures.training_curve(LOG.assign(extra=1)), "needs one validation metric"),
-        (lambda: figures.save(FIGURES["head_tail"](), "never.png", dpi=50), "larger than"),
+        (lambda: figures.alpha_heatmap(GRID, "HR@5", (0.3, 0.1)), r"pair \(0.3, 0.1\) is not in the grid"),
+        (lambda: figures.save(FIGURES["by_history_length"](), "never.png", dpi=50), "larger than"),
     ],
 )
 def test_figures_refuse(draw, message):
@@ -177,3 +201,132 @@ def test_within_list_says_how_many_lists_each_bar_is_of():
     more = pd.DataFrame({"name": ["random", "untuned", "LLM'"], "value": 0.3, "ci_low": 0.2, "ci_high": 0.4})
     assert "143 to 148 lists" in " ".join(texts(figures.within_list(more.assign(lists=[np.nan, 143, 148]))))
     assert " to " not in texts(figures.within_list(more.assign(lists=[np.nan, 148, 148])))[-1]
+
+
+# --- titles and alternative text -------------------------------------------------------------------
+
+
+def compared(low, high, backbones="abc"):
+    """Bars of which Llama4Rec has a paired difference, its interval from `low` to `high` in every backbone."""
+    table = bars(backbones=backbones)
+    ours = table["method"] == "Llama4Rec"
+    spread = {"diff": (np.array(low) + high) / 2, "diff_ci_low": low, "diff_ci_high": high}
+    return table.assign(**{name: np.where(ours, np.repeat(value, 3), np.nan) for name, value in spread.items()})
+
+
+def results(*rows):
+    return pd.DataFrame(rows, columns=["name", "value", "ci_low", "ci_high"])
+
+
+SHARP = GROUPS.assign(ci_low=lambda rows: rows["value"] - 1e-3, ci_high=lambda rows: rows["value"] + 1e-3)
+
+
+@pytest.mark.parametrize(
+    ("draw", "title"),
+    [
+        (lambda: figures.long_tail(INTERACTIONS), "The busiest 20% of users hold 38% of the interactions"),
+        (
+            lambda: figures.method_bars(compared([0.1, -0.1, -0.3], [0.2, 0.1, -0.1]), "HR@5"),
+            "Llama4Rec against the best baseline, HR@5: better for a, worse for c, a tie for b",
+        ),
+        (
+            lambda: figures.method_bars(compared([0.1, -0.1, -0.3, -0.1], [0.2, 0.1, -0.1, 0.1], "abcd"), "HR@5"),
+            "Llama4Rec against the best baseline, HR@5: better for 1, worse for 1, a tie for 2 of 4 backbones",
+        ),
+        (
+            lambda: figures.method_bars(compared([0, -0.1], [0.1, 0], "ab"), "HR@5"),
+            "Llama4Rec against the best baseline, HR@5: a tie for a and b",
+        ),
+        (
+            lambda: figures.method_bars(compared([0.1], [0.2], "a").assign(metric="RMSE"), "RMSE"),
+            "Llama4Rec against the best baseline, RMSE: worse for a",
+        ),
+        (lambda: figures.method_bars(bars(), "HR@5"), "Best HR@5: MF, Llama4Rec (0.300)"),
+        (lambda: figures.method_bars(bars("RMSE"), "RMSE"), "Best RMSE: MF, Base (0.100)"),
+        (lambda: figures.weight_curve(USERS), "The LLM weighs 0.5 for the shortest histories, 0.1 for the longest"),
+        (lambda: figures.weight_curve(USERS.assign(alpha=0.0)), "The LLM weighs 0 for every user"),
+        (lambda: figures.training_curve(LOG), "Validation is best at epoch 2 of 3: NDCG@10 0.030"),
+        (
+            lambda: figures.training_curve(LOG.assign(**{"ndcg@10": np.nan})),
+            "3 epochs take the training loss to 0.400",
+        ),
+        (
+            lambda: figures.tuning_curve(pd.DataFrame({"step": [1, 2, 3, 4], "loss": [4.0, 2.0, 3.0, 1.0]}), steps=2),
+            "4 steps of tuning take the loss from 3.00 to 2.00",
+        ),
+        (lambda: FIGURES["all_curves"](), "Validation is best after 2 epochs"),
+        (lambda: figures.all_curves({"MF": [LOG, LOG.assign(epoch=[4, 5, 6])]}), "best after 2 to 5 epochs"),
+        (
+            lambda: figures.within_list(LISTS),
+            "The tuned LLM orders the candidates best (0.340); the untuned LLM (0.300) is a tie",
+        ),
+        (
+            lambda: figures.within_list(results(("letter", 0.4, 0.39, 0.41), ("backbone", 0.3, 0.2, 0.38))),
+            "Letter orders the candidates best (0.400), ahead of the backbone (0.300)",
+        ),
+        (lambda: figures.within_list(results(("backbone", 0.3, 0.2, 0.38))), "best (0.300)"),
+        (
+            lambda: figures.within_list(results(("random", 0.295, np.nan, np.nan), ("tuned", 0.3, 0.29, 0.31))),
+            "No order is clearly better than random (0.295); the highest is the tuned LLM (0.300)",
+        ),
+        (
+            lambda: figures.by_history_length(GROUPS.assign(ci_low=0), "HR@5"),
+            "HR@5: no method leads among tail users and users with long histories",
+        ),
+        (
+            lambda: figures.by_history_length(
+                SHARP.assign(ci_low=SHARP["ci_low"].where(SHARP["group"] == "tail", 0)), "HR@5"
+            ),
+            "HR@5: Llama4Rec leads among tail users; no method leads among users with long histories",
+        ),
+        (
+            lambda: figures.by_history_length(SHARP[SHARP["group"] == "tail"], "HR@5"),
+            "HR@5: Llama4Rec leads among tail users",
+        ),
+        (
+            lambda: figures.by_history_length(SHARP[SHARP["group"] == "long"], "RMSE"),
+            "RMSE: Base leads among users with long histories",
+        ),
+        (lambda: figures.by_minute(CURVE, 0.295), "Best after 3 minutes of tuning: likelihood, NDCG@5 0.400"),
+    ],
+)
+def test_the_title_says_the_finding(draw, title):
+    assert " ".join(draw().get_suptitle().split()).endswith(title)
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda title: figures.long_tail(INTERACTIONS, title),
+        lambda title: figures.method_bars(bars(), "HR@5", title),
+        lambda title: figures.by_history_length(GROUPS, "HR@5", title),
+        lambda title: figures.alpha_heatmap(GRID, "NDCG@5", (0.5, 0.9), title=title),
+        lambda title: figures.weight_curve(USERS, title),
+        lambda title: figures.training_curve(LOG, title),
+        lambda title: figures.tuning_curve(pd.DataFrame({"step": [1], "loss": [4.0]}), title),
+        lambda title: figures.all_curves({"SASRec": [LOG]}, title),
+        lambda title: figures.within_list(LISTS, title=title),
+        lambda title: figures.by_minute(CURVE, 0.295, title=title),
+    ],
+)
+def test_a_caller_may_give_another_title(draw):
+    assert draw("My own").get_suptitle() == "My own"
+
+
+def test_alternative_text_is_title_labels_and_note():
+    fig = figures.alpha_heatmap(GRID, "NDCG@5", (0.5, 0.9))
+    assert figures.alternative_text(fig) == (
+        "Validation gives the LLM a weight of 0.5 at most: NDCG@5 0.340. "
+        "x: alpha_1: weight of the LLM at most (0: backbone alone), y: alpha_2: cut-off. "
+        "y: NDCG@5 (0 to 1), validation. framed: chosen, alpha_1 = 0.5, alpha_2 = 0.9 (0.3400), the best of the grid."
+    )
+    panels = figures.alternative_text(figures.method_bars(bars(), "HR@5"))
+    assert "MF, y: HR@5 (0 to 1). LightGCN. ours: 95% intervals over users;" in panels
+
+
+def test_a_shown_figure_carries_its_alternative_text():
+    fig = figures.long_tail(INTERACTIONS)
+    data, metadata = figures.shown(fig)._repr_mimebundle_()
+    assert set(data) == {"image/png"} and metadata["image/png"]["alt"] == figures.alternative_text(fig)
+    image = figures.shown(fig, "Two falling lines.")
+    assert image.data.startswith(b"\x89PNG") and image.alt == "Two falling lines."

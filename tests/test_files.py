@@ -5,8 +5,8 @@ import subprocess
 import sys
 import textwrap
 
-import pandas as pd
 import pytest
+import torch
 
 from llama4rec_core import files
 
@@ -21,16 +21,53 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
     assert path.read_text() == "all of it" and [p.name for p in path.parent.iterdir()] == ["a.txt"]
 
 
-def test_once_makes_a_file_once(tmp_path):
-    calls = []
+def test_a_folder_appears_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "deep" / "adapter"
+    with pytest.raises(RuntimeError), files.whole_folder(path) as aside:
+        (aside / "a.txt").write_text("half")
+        raise RuntimeError("killed")
+    assert list(path.parent.iterdir()) == []
+    with files.whole_folder(path) as aside:
+        (aside / "a.txt").write_text("all of it")
+    assert [p.name for p in path.parent.iterdir()] == ["adapter"] and (path / "a.txt").read_text() == "all of it"
 
-    def make():
-        calls.append(1)
-        return pd.DataFrame({"a": [1.5]})
 
-    for _ in range(3):
-        assert files.once(tmp_path / "t.parquet", make)["a"].tolist() == [1.5]
-    assert len(calls) == 1
+@pytest.mark.parametrize("earlier", [[], ["old.txt", "a.txt"]])
+def test_a_folder_of_an_earlier_try_is_replaced(tmp_path, earlier):
+    path = tmp_path / "adapter"
+    path.mkdir()
+    for name in earlier:
+        (path / name).write_text("of an earlier try")
+    with pytest.raises(RuntimeError), files.whole_folder(path):
+        raise RuntimeError("killed")
+    assert sorted(p.name for p in path.iterdir()) == sorted(earlier)  # until the new one is complete
+    with files.whole_folder(path) as aside:
+        (aside / "a.txt").write_text("new")
+    assert [p.name for p in path.iterdir()] == ["a.txt"] and (path / "a.txt").read_text() == "new"
+    assert [p.name for p in tmp_path.iterdir()] == ["adapter"]
+
+
+def test_an_earlier_folder_stays_where_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
+    path, replace = tmp_path / "adapter", os.replace
+    path.mkdir()
+    (path / "a.txt").write_text("of an earlier try")
+
+    def refused(source, target):
+        if target == path and not str(source).endswith(".old"):
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", refused)
+    with pytest.raises(files.StorageError, match="the disk is full"), files.whole_folder(path) as aside:
+        (aside / "a.txt").write_text("new")
+    assert (path / "a.txt").read_text() == "of an earlier try"
+    assert [p.name for p in tmp_path.iterdir()] == ["adapter"]
+
+
+def test_tensors_are_read_as_they_were_written(tmp_path):
+    written = {"a": torch.arange(6, dtype=torch.int64).reshape(2, 3).T, "b": torch.ones(2, requires_grad=True)}
+    found = files.read_tensors(files.write_tensors(tmp_path / "t.safetensors", written))
+    assert found.keys() == written.keys() and all(torch.equal(found[name], written[name]) for name in written)
 
 
 def run(code, preexec_fn=None):

@@ -1,10 +1,16 @@
-"""A reader's own ratings and words through the whole walk, under the rolling protocol, with the real LLM."""
+"""A reader's own ratings and words through the whole workflow, under the rolling protocol, with the real LLM."""
 
+import os
+import subprocess
+import sys
+
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 
-from llama4rec_core import presets, rows, stages
+from llama4rec_core import paths, presets
+from llama4rec_core.files import read_json
 
 PRESET = """
 data:
@@ -16,7 +22,7 @@ data:
 backbones: [LightGCN, SASRec, DeepFM]
 prompts: {candidates: 5, history: 5, rated_history: 5, similar: 3}
 instructions: {tokens: 1500, window: 3, next: 10, pairs: 5}
-tuning: {rows_per_step: 1, row_tokens: 256}
+tuning: {rows_per_step: 1, row_tokens: 256, lm_head: {epochs: 2}}
 augmentation: {users: 4, pairs: 1, sampled: 4, items_per_batch: 30}
 evaluation: {rating_users: 5, choosing_users: 3, draws: 200}
 backbone_settings: {LightGCN: {epochs: 3}, SASRec: {epochs: 2}, DeepFM: {epochs: 2}}
@@ -53,22 +59,39 @@ def test_a_p3_example_must_have_every_attribute(tmp_path):
         presets.load(tmp_path / "a.yaml")
 
 
+def printed(notebook) -> str:
+    """All that the cells of an executed notebook printed."""
+    cells = nbformat.read(notebook, as_version=4).cells
+    return "".join(out.get("text", "") for cell in cells for out in cell.get("outputs", ()))
+
+
 @pytest.mark.slow
 @pytest.mark.llm
 @pytest.mark.parametrize(
     "attributes", ["[]", "[[year, from the year]], examples: [[Bohemian Rhapsody, '', '1975'], [One, '', '1991']]"]
 )
-def test_own_data_walks_through_the_whole_house(tmp_path, results, attributes):
-    run = stages.Run.open(write(tmp_path, attributes))
-    ready = stages.prepare(run)
-    assert (ready.split.protocol, len(ready.split.test), len(ready.split.valid)) == ("rolling", 200, 100)
-    for name in run.preset.backbones:
-        found = rows.outcome(run, name, 0).per_user
-        assert found.groupby("method")["user"].nunique().to_dict() == (
-            {"Base": 5, "IFT": 5, "Llama4Rec": 5} if name == "DeepFM" else {"Base": 20, "IFT": 20, "Llama4Rec": 20}
-        )
-        column = "MSE" if name == "DeepFM" else "NDCG@5"
-        assert np.isfinite(found[column]).all()
-    assert set(rows.build_tables(run)) == set(rows.TABLES.values())
-    prompt = stages.lessons(run, stages.llm_of(run, None, 0), "plain", 0)[0].prompt
-    assert "listener" in stages.llm_of(run, None, 0).decode(prompt.prefix)
+def test_own_data_go_through_the_whole_workflow(tmp_path, results, attributes):
+    preset = write(tmp_path, attributes)
+    command = [sys.executable, "-m", "snakemake", "--config", f"preset={preset}"]
+    done = subprocess.run(
+        command, cwd=paths.ROOT, env=os.environ | {"PYTHONPATH": str(paths.ROOT)}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
+    run = results / "runs" / "mine"
+    split = read_json(run / "data/split.json")
+    assert (split["protocol"], split["test"], split["valid"]) == ("rolling", 200, 100)
+    for name in ("LightGCN", "SASRec", "DeepFM"):
+        found = pd.read_parquet(run / f"rows/{name}-s0/per_user.parquet")
+        assert set(found.groupby("method")["user"].nunique()) == {5 if name == "DeepFM" else 20}
+        assert {"Base", "IFT", "Llama4Rec"} <= set(found["method"])
+        assert np.isfinite(found["MSE" if name == "DeepFM" else "NDCG@5"]).all()
+    assert {path.stem for path in run.glob("tables/table_*.csv")} == {
+        "table_2_direct",
+        "table_3_sequential",
+        "table_4_rating",
+    }
+    for notebook in ("03_instruction_tuning_s0", "05_prompt_augmentation_s0"):
+        prompt = printed(run / f"notebooks/{notebook}.ipynb")
+        assert "listener" in prompt and "songs" in prompt and "movie" not in prompt.lower()
+    asked = pd.read_csv(run / "augmentation/attributes-s0.csv", keep_default_na=False)
+    assert len(asked) == (0 if attributes == "[]" else 30)

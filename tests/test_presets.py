@@ -1,9 +1,14 @@
+"""A preset is checked when it is loaded, and all that is wrong is said at once."""
+
+import json
+import subprocess
+import sys
+
 import pytest
 
 from llama4rec_core import paths, presets
-from llama4rec_core.backbones import BACKBONES, settings_of
-from llama4rec_core.files import read_json, write_json
-from llama4rec_core.stages import Run
+from llama4rec_core.backbones import BACKBONES, task_of
+from llama4rec_core.backbones.fit import settings_of
 
 
 @pytest.mark.parametrize("name", [path.stem for path in paths.presets().glob("*.yaml")])
@@ -11,8 +16,8 @@ def test_every_shipped_preset_loads_and_names_known_backbones(name):
     preset = presets.load(name)
     assert preset.name == name
     assert set(preset.backbones) <= set(BACKBONES)
-    for backbone, task in ((b, t) for t, b in preset.hint_backbones.items()):
-        assert BACKBONES[backbone].task == task
+    for task, backbone in presets.as_dict(preset)["out_of_fold"].items():
+        assert task_of(backbone) == task
     for backbone, overrides in preset.backbone_settings.items():
         settings_of(backbone, overrides)  # raises on an unknown setting
 
@@ -28,9 +33,24 @@ def written(folder, text):
     [
         ("tokens: 3", "mine.yaml has an unknown key 'tokens': the known ones are name, data"),
         ("data: {nmae: ml-1m}", "mine.yaml, data has an unknown key 'nmae': the known ones are name, folder"),
-        ("tuning: {learning_rate: 1e-3}", "mine.yaml, tuning, learning_rate must be float, not '1e-3'"),
-        ("seeds: 3", "mine.yaml, seeds must be a list, not 3"),
-        ("prompts: {history: yes}", "mine.yaml, prompts, history must be int, not True"),
+        (
+            "instructions: {shares: {ranking: 1}}",
+            "instructions.shares has an unknown key 'ranking': the known ones are direct",
+        ),
+        ("tuning: {rank: 3}", "mine.yaml, tuning has an unknown key 'rank': the known ones are method, lm_head, lora"),
+        (
+            "tuning: {lora: {learning_rate: 1e-3}}",
+            "mine.yaml, tuning.lora.learning_rate must be a number, not '1e-3' (YAML reads 1e-3 as text: write 0.001)",
+        ),
+        ("seeds: 3", "mine.yaml, seeds"),
+        ("prompts: {history: yes}", "mine.yaml, prompts.history must be an integer, not True"),
+        ("ranking: {mode: best}", "mine.yaml, ranking.mode must be 'likelihood', 'yes_no', 'letters' or 'listwise'"),
+        ("aggregation: {rating: mean}", "mine.yaml, aggregation.rating must be 'expected' or 'likeliest', not 'mean'"),
+        ("data: {name: ml-10m}", "mine.yaml, data.name must be 'ml-100k', 'ml-1m', 'bookcrossing' or 'own'"),
+        ("backbones: [LightGNC]", "unknown backbone 'LightGNC': the known ones are"),
+        ("out_of_fold: {direct: SASRec}", "out_of_fold.direct is SASRec, a backbone for the sequential task"),
+        ("ranking: {mode: letters}\nprompts: {candidates: 27}", "27 candidates are more than there are letters"),
+        ("data: {name: own}", "data.name is 'own', so data.interactions and data.items must name your two files"),
         ("data: [1", "mine.yaml is no valid YAML"),
         ("- 1", "mine.yaml must hold keys and values, not [1]"),
     ],
@@ -41,6 +61,13 @@ def test_a_wrong_preset_says_where_and_what_would_be_right(tmp_path, text, said)
     assert said in str(error.value)
 
 
+def test_all_that_is_wrong_is_said_at_once(tmp_path):
+    with pytest.raises(ValueError) as error:
+        presets.load(written(tmp_path, "llm: 3\ntuning: {methd: lora, warmup_steps: -1}\nranking: {mode: best}"))
+    lines = str(error.value).splitlines()
+    assert len(lines) == 4 and all(line.startswith("mine.yaml") for line in lines)
+
+
 def test_an_unknown_preset_lists_the_known_ones():
     with pytest.raises(
         FileNotFoundError, match="there is no preset 'fast': the known ones are laptop, paper, quick, smoke"
@@ -49,21 +76,30 @@ def test_an_unknown_preset_lists_the_known_ones():
 
 
 def test_numbers_and_none_keep_their_types(tmp_path):
-    preset = presets.load(written(tmp_path, "data: {users: null}\ntuning: {layers: 1}\nseeds: [4, 5]"))
-    assert preset.data.users is None and preset.tuning.layers == 1.0 and preset.seeds == (4, 5)
+    preset = presets.load(written(tmp_path, "data: {users: null}\ntuning: {lora: {layers: 1}}\nseeds: [4, 5]"))
+    assert preset.data.users is None and preset.tuning.lora.layers == 1.0 and preset.seeds == (4, 5)
 
 
-def test_a_run_folder_refuses_other_settings_but_takes_more_seeds(results, tmp_path):
-    Run.open(written(tmp_path, "seeds: [0]"))
-    Run.open(written(tmp_path, "seeds: [0, 1]"))
-    with pytest.raises(ValueError, match="instructions.tokens = 600000, the preset now says 5"):
-        Run.open(written(tmp_path, "instructions: {tokens: 5}"))
+def test_the_method_s_own_section_is_the_one_that_counts(tmp_path):
+    preset = presets.load(written(tmp_path, "tuning: {method: full, full: {epochs: 3}, lora: {epochs: 9}}"))
+    assert preset.tuning.chosen.epochs == 3 and preset.tuning.chosen.learning_rate == 2e-5
 
 
-def test_a_run_folder_of_before_a_setting_says_so(results, tmp_path):
-    record = Run.open(written(tmp_path, "seeds: [0]")).folder / "preset.json"
-    content = read_json(record)
-    del content["ranking"]["further_tokens"]
-    write_json(record, content)
-    with pytest.raises(ValueError, match="before there was a setting ranking.further_tokens, the preset now says 0"):
-        Run.open(written(tmp_path, "seeds: [0]"))
+def test_content_goes_out_and_comes_back():
+    preset = presets.load("smoke")
+    assert presets.build(presets.as_dict(preset)) == preset
+
+
+def test_the_schema_for_editors_is_the_presets():
+    """Written anew with: python -c 'from llama4rec_core import presets; presets.write_schema()'"""
+    committed = json.loads((paths.presets() / "schema.json").read_text(encoding="utf-8"))
+    assert committed == presets.schema()
+    assert all(each["properties"] for each in committed["$defs"].values())
+    described = [field for each in committed["$defs"].values() for field in each["properties"].values()]
+    assert all("description" in field for field in described)
+
+
+def test_presets_and_runs_are_there_without_torch():
+    """Snakemake reads them at every start."""
+    code = "import sys, llama4rec_core.run, llama4rec_core.tasks; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=paths.ROOT).returncode == 0

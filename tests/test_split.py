@@ -8,18 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llama4rec_core.data import (
-    Dataset,
-    SourceError,
-    cases,
-    cut_last,
-    load,
-    load_split,
-    make_dataset,
-    offsets,
-    save_split,
-    split,
-)
+from llama4rec_core.data import Dataset, SourceError, cases, cut_last, load, make_dataset, offsets, split
+from llama4rec_core.data.split import HELD_OUT
 
 few = settings(max_examples=25, deadline=None)
 COLUMNS = ["user", "item", "rating", "time"]
@@ -168,23 +158,23 @@ def test_offsets_of_an_unsorted_frame_or_unknown_user():
 
 def test_cut_last_by_hand():
     train = pd.DataFrame({"user": [0, 0, 0, 0, 1, 1, 3], "item": [9, 8, 7, 6, 5, 4, 3]})
-    kept, targets = cut_last(train, 4, window=2)
-    assert kept["item"].tolist() == [9, 8, 5, 3]  # user 1 gives one, user 3 none
-    assert targets["item"].tolist() == [7, 6, 4]
+    before_window, in_window = cut_last(train, 4, window=2)
+    assert before_window["item"].tolist() == [9, 8, 5, 3]  # user 1 gives one, user 3 none
+    assert in_window["item"].tolist() == [7, 6, 4]
     with pytest.raises(ValueError, match="window = -1"):
         cut_last(train, 4, -1)
 
 
 @few
 @given(datasets(), st.integers(0, 6))
-def test_cut_last_keeps_order_and_one_row(dataset, window):
+def test_cut_last_keeps_order_and_one_interaction(dataset, window):
     train = split(dataset).train
-    kept, targets = cut_last(train, dataset.n_users, window)
+    frames = cut_last(train, dataset.n_users, window)
     for user in range(dataset.n_users):
-        whole, first, last = (frame.loc[frame["user"] == user, "item"].tolist() for frame in (train, kept, targets))
+        whole, first, last = (frame.loc[frame["user"] == user, "item"].tolist() for frame in (train, *frames))
         assert first + last == whole
         assert len(last) == min(window, len(whole) - 1)
-    assert kept["user"].is_monotonic_increasing and targets["user"].is_monotonic_increasing
+    assert all(frame["user"].is_monotonic_increasing for frame in frames)
 
 
 def test_cases_by_hand():
@@ -222,19 +212,32 @@ def test_prefix_is_a_true_prefix(dataset, protocol, window):
         assert case.prefix == n_train[case.user] - given_rows
 
 
-def test_saved_split_is_the_same_and_a_changed_file_is_refused(tmp_path):
-    parts, path = split(dataset_of(HAND)), tmp_path / "deep" / "split.parquet"
-    save_split(parts, path)
-    loaded = load_split(path)
-    assert loaded.sha256 == parts.sha256 and loaded.protocol == parts.protocol
-    pd.testing.assert_frame_equal(loaded.train, parts.train)
-    assert [file.name for file in path.parent.iterdir()] == ["split.parquet"]
+@few
+@given(datasets(least=16, most=19), st.sampled_from(["leave-one-out", "rolling"]), st.integers(0, 6), st.data())
+def test_each_interaction_is_before_the_windows_or_one_case(dataset, protocol, window, data):
+    parts = split(dataset, protocol)
+    task = data.draw(st.sampled_from(["direct", "sequential", "rating"]))
+    table = cases(parts, task, window)
+    before_window, _ = cut_last(parts.train, dataset.n_users, window)
+    columns = ["user", "item", "rating"]
+    together = pd.concat([before_window[columns], table[columns]])
+    assert sorted(together.to_numpy().tolist()) == sorted(dataset.interactions[columns].to_numpy().tolist())
+    assert not together.duplicated(["user", "item"]).any()
 
-    table = pd.read_parquet(path)
-    table.loc[0, "item"] += 1
-    table.to_parquet(path)
-    with pytest.raises(ValueError, match="split.parquet does not hold the split that was saved"):
-        load_split(path)
+    n_valid, n_test = HELD_OUT[protocol]
+    n_all = np.bincount(dataset.interactions["user"])
+    counts = table.groupby(["part", "user"]).size()
+    for user in range(dataset.n_users):
+        n_train = n_all[user] - n_valid - n_test  # N(u)
+        assert counts["valid", user] == n_valid and counts["test", user] == n_test
+        assert counts.get(("window", user), 0) == min(window, n_train - 1)
+        mine = table[table["user"] == user]
+        assert mine["part"].is_monotonic_decreasing  # window, valid, test
+        if task == "sequential":  # each history is one longer than the one before, up to all but the last item
+            assert mine["prefix"].tolist() == list(range(n_all[user] - len(mine), n_all[user]))
+        else:
+            expected = {"window": n_train - min(window, n_train - 1), "valid": n_train, "test": n_train}
+            assert mine["prefix"].tolist() == [expected[part] for part in mine["part"]]
 
 
 @pytest.mark.data

@@ -2,12 +2,14 @@
 
 import errno
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from llama4rec_core import evaluation, tables
+from llama4rec_core import evaluation, paper, tables
 
 GROUP = ("ml-100k", "leave-one-out", "LightGCN")
 
@@ -91,6 +93,19 @@ def test_settings_and_changed_users_are_taken_along(table):
     assert (ours.alpha_1, ours.alpha_2, ours["mode"], ours.users_changed) == ("0.3/0.5", "0.1", "score", 0.5)
 
 
+def test_changed_users_are_a_share_of_the_users_asked_about():
+    asked = frame("Llama4Rec", [1, 0, 0, 0, 1], changed=[1.0, 0.0, 0.0, np.nan, np.nan])
+    table = build(frame("Base", [1, 0, 0, 0, 0], changed=np.nan), asked)
+    assert row(table, method="Llama4Rec", metric="HR@3").users_changed == pytest.approx(1 / 3)
+    assert np.isnan(row(table, method="Base", metric="HR@3").users_changed)  # the LLM was asked about nobody
+
+
+def test_hits_count_users_not_cases():
+    """Rolling: a user's HR is a share of ten cases. Users with any hit: 2 with one seed, 1 with the other."""
+    table = build(frame("Base", [0.1, 0.9, 0, 0], seed=1), frame("Base", [0, 1.0, 0, 0], seed=2))
+    assert table["hits"].tolist() == [1.5, 1.5] and row(table, metric="HR@3").value == pytest.approx(0.25)
+
+
 def test_holm_runs_over_the_whole_table():
     ours, base = [1] * 6 + [0] * 4, [0] * 10
     group = (*GROUP[:2], "MF")
@@ -113,6 +128,45 @@ def test_squared_errors_become_rmse():
     assert table["paper_value"].tolist() == [1.0487, 0.8082]
 
 
+def test_a_difference_of_rmse_is_of_roots():
+    """Squared errors 9 and 4 of every user, two seeds: RMSE 2.5 with deviation, against 1: 1.5 apart."""
+    key = dict(zip(tables.PLACE, ("ml-100k", "rolling", "DeepFM"), strict=True))
+    rows = [
+        pd.DataFrame(key | {"method": method, "seed": seed, "user": range(3), "MSE": mse})
+        for method, errors in (("Base", (1, 1)), ("Llama4Rec", (9, 4)))
+        for seed, mse in enumerate(errors)
+    ]
+    table = build(*rows, compared_with={tuple(key.values()): "Base"})
+    ours = row(table, method="Llama4Rec")
+    assert (ours.metric, ours.value, ours["diff"], ours.diff_ci_low, ours.diff_ci_high) == ("RMSE", 2.5, 1.5, 1.5, 1.5)
+    assert ours["std"] == pytest.approx(np.std([3, 2], ddof=1))
+
+
+def test_the_paper_stands_beside_leave_one_out_only():
+    table = build(frame("Base", [1, 0]), frame("Base", [1, 0], group=("ml-100k", "rolling", "LightGCN")))
+    assert table["paper_value"].notna().tolist() == [True, True, False, False]
+
+
+def test_intervals_take_the_given_draws_and_seed():
+    rng = np.random.default_rng(0)
+    base, ours = rng.random(30), rng.random(30)
+    table = build(frame("Base", base), frame("Llama4Rec", ours), compared_with={GROUP: "Base"}, seed=5)
+    found = row(table, method="Llama4Rec", metric="HR@3")
+    expected = evaluation.compare(ours, base, draws=200, seed=5)
+    assert (found["diff"], found.diff_ci_low, found.diff_ci_high) == (expected.diff, expected.ci_low, expected.ci_high)
+    alone = evaluation.estimate(ours, draws=200, seed=5)
+    assert (found.ci_low, found.ci_high) == (alone.ci_low, alone.ci_high)
+    assert found.ci_low != evaluation.estimate(ours, draws=200, seed=0).ci_low
+
+
+def test_rows_stand_in_the_papers_order_and_other_names_follow_by_alphabet():
+    names = ["zeta", "DeepFM", "alpha", "MF", "lightgcn"]
+    rows = pd.DataFrame({"backbone": names, "metric": "HR@3"}, index=[7, 3, 9, 1, 4])
+    ordered = tables.in_order(rows)
+    assert ordered["backbone"].tolist() == ["MF", "lightgcn", "DeepFM", "alpha", "zeta"]
+    assert ordered.index.tolist() == [0, 1, 2, 3, 4]
+
+
 def test_two_tasks_share_a_table():
     errors = pd.DataFrame({"user": [0, 1], "MSE": [1.0, 0.0], "MAE": [1.0, 0.0]})
     key = dict(zip(tables.PER_USER[:5], ("ml-100k", "leave-one-out", "DeepFM", "Base", 1), strict=True))
@@ -122,78 +176,53 @@ def test_two_tasks_share_a_table():
     ]  # fmt: skip
 
 
+PLACE = "ml-100k / leave-one-out / LightGCN"
+
+
 @pytest.mark.parametrize(
     ("frames", "options", "message"),
     [
-        ([frame("Base", [1, 0]).drop(columns="seed")], {}, "lacks the column 'seed'"),
-        ([frame("Base", [1, 0]).rename(columns={"HR@3": "RMSE"})], {}, "should be MSE"),
-        ([frame("Base", [1, 0]), frame("IFT", [1])], {}, "IFT, seed 1 lacks user 1; all rows need the same users"),
-        ([frame("Base", [1, 0]), frame("Base", [1, 0])], {}, "Base has user 0 twice for seed 1"),
-        ([frame("Base", [1, np.nan])], {}, "Base has no HR@3 for user 1"),
-        ([frame("Base", [1, 0])], {"compared_with": {GROUP: "IFT"}}, "compared with 'IFT', which has no rows"),
-        ([frame("Base", [1, 0])], {"compared_with": {("a", "b", "c"): "IFT"}}, "names a / b / c, which has no rows"),
+        (
+            [frame("Base", [1, 0]).drop(columns="seed")],
+            {},
+            "the per-user frame lacks the column 'seed'; it needs dataset, protocol, backbone, method, seed, user",
+        ),
+        (
+            [frame("Base", [1, 0]).rename(columns={"HR@3": "RMSE"})],
+            {},
+            "the per-user column RMSE should be MSE, mean squared errors: the root comes after averaging",
+        ),
+        (
+            [frame("Base", [1, 0]), frame("IFT", [1])],
+            {},
+            f"{PLACE}: IFT, seed 1 lacks user 1; all rows need the same users",
+        ),
+        ([frame("Base", [1, 0]), frame("Base", [1, 0])], {}, f"{PLACE}: Base has user 0 twice for seed 1"),
+        (
+            [frame("Base", [1, 0], seed=3), frame("Base", [1, np.nan], seed=4)],
+            {},
+            f"{PLACE}: Base has no HR@3 for user 1 (seed number 2)",
+        ),
+        (
+            [frame("Base", [1, 0])],
+            {"compared_with": {GROUP: "IFT"}},
+            f"{PLACE} should be compared with 'IFT', which has no rows",
+        ),
+        (
+            [frame("Base", [1, 0])],
+            {"compared_with": {("a", "b", "c"): "IFT"}},
+            "compared_with names a / b / c, which has no rows",
+        ),
     ],
 )
 def test_build_refuses(frames, options, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError) as error:
         build(*frames, **options)
-
-
-# --- the paper -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("cell", "value"),
-    [
-        (("ml-100k", "MF", "Base", "HR@3"), 0.0455),
-        (("ML-1M", "LightGCN", "w/o AA", "HR@3"), 0.0298),
-        (("ML-100K", "BERT4Rec", "IFT", "NDCG@5"), 0.0100),
-        (("ML-100K", "BERT4Rec", "IFT", "NDCG@3"), 0.0119),
-        (("ml-100k", "AutoInt", "IFT", "RMSE"), 1.2792),  # the LLM alone, whatever the backbone
-        (("BookCrossing", "LightGCN", "Llama4Rec", "NDCG@3"), 0.0338),
-    ],
-)
-def test_paper_values(cell, value):
-    assert tables.paper_value(*cell) == value
-
-
-def test_the_paper_has_no_other_protocol_and_no_other_method():
-    assert np.isnan(tables.paper_value("ml-100k", "MF", "Base", "HR@3", protocol="rolling"))
-    assert np.isnan(tables.paper_value("ml-100k", "MF", "random DA", "HR@3"))
-    assert np.isnan(tables.paper_value("my own", "MF", "Base", "HR@3"))
-
-
-def test_cells_that_stand_in_two_tables_agree():
-    cells = tables.paper_table().groupby(["dataset", "backbone", "method", "metric"])["value"]
-    assert (cells.nunique() == 1).all() and (cells.size() == 2).sum() == 12
-
-
-def test_the_papers_impossible_cell_is_found_and_no_other():
-    found = tables.impossible_cells()
-    assert found["rule"].tolist() == ["at least NDCG@3", "at least HR@5 / log2(6)"]
-    for _, cell in found.iterrows():
-        assert cell[["table", "dataset", "backbone", "method", "metric", "value"]].tolist() == [
-            3, "ML-100K", "BERT4Rec", "IFT", "NDCG@5", 0.01,
-        ]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("metrics", "broken"),
-    [
-        ({"HR@3": 0.3, "HR@5": 0.2}, ["HR@5"]),
-        ({"HR@3": 0.3, "NDCG@3": 0.31}, ["NDCG@3"]),
-        ({"HR@3": 0.3, "NDCG@3": 0.14}, ["NDCG@3"]),
-        ({"RMSE": 0.8, "MAE": 0.9}, ["RMSE"]),
-        ({"HR@3": 0.3, "NDCG@3": 0.15, "HR@5": 0.3, "NDCG@5": 0.15, "RMSE": 1, "MAE": 1, "other": 5}, []),
-    ],
-)
-def test_impossible_cells_of_any_table(metrics, broken):
-    cells = pd.DataFrame({"method": "x", "metric": list(metrics), "value": list(metrics.values())})
-    assert tables.impossible_cells(cells)["metric"].tolist() == broken
+    assert str(error.value) == message
 
 
 def test_our_own_rows_are_possible(table):
-    assert tables.impossible_cells(table).empty
+    assert paper.impossible_cells(table).empty
 
 
 # --- files -----------------------------------------------------------------------------------------
@@ -343,3 +372,9 @@ def test_a_spoilt_table_stops_publication_before_anything_is_written(table, tmp_
     assert not (tmp_path / "committed").exists()
     with pytest.raises(ValueError, match="holds no table to publish"):
         tables.publish(tmp_path / "committed", tmp_path / "elsewhere")
+
+
+def test_tables_figures_and_metrics_do_without_torch():
+    modules = "aggregation", "evaluation", "figures", "paper", "tables"
+    code = f"import sys; from llama4rec_core import {', '.join(modules)}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,4 +1,4 @@
-"""Sequential recommendation: CL4SRec, SASRec with a contrastive task beside it."""
+"""Sequential recommendation: CL4SRec, SASRec with a contrastive loss added."""
 
 from dataclasses import dataclass
 
@@ -6,32 +6,24 @@ import numpy as np
 import torch
 from torch import nn
 
-from .contrast import info_nce
-from .fit import BACKBONES, Backbone, TrainingData
-from .sequential import SASRec
+from .fit import TrainingData, info_nce
+from .sasrec import SASRec
+from .transformer import TransformerSettings
 
 
 @dataclass(frozen=True)
-class CL4SRecSettings:
-    dim: int = 64  # D
-    layers: int = 2  # transformer blocks
-    heads: int = 2  # attention heads; must divide dim
-    length: int = 50  # L: items of the history that are read
-    dropout: float = 0.3
-    negatives: int = 0  # as SASRec's
+class CL4SRecSettings(TransformerSettings):
     crop: float = 0.6  # eta: share of a sequence that a crop keeps
     mask: float = 0.3  # gamma: share of its items that are masked
     reorder: float = 0.6  # beta: share of it that is shuffled
     temperature: float = 0.2  # of InfoNCE
-    contrast: float = 0.03  # weight of InfoNCE beside the next-item loss
-    lr: float = 0.002  # of Adam
-    batch_size: int = 64  # windows
+    contrast: float = 0.03  # weight of InfoNCE in the loss
     epochs: int = 12  # at most
     patience: int = 4  # epochs without a better validation NDCG@10
 
 
 def crop(rows: np.ndarray, n: np.ndarray, share: float, pad: int, rng: np.random.Generator) -> np.ndarray:
-    """A contiguous piece of max(1, floor(share n)) items of each sequence, rows [W, L] with n [W] items each."""
+    """A random run of max(1, floor(share n)) items of each sequence, rows [W, L] of n [W] items each."""
     size = np.maximum((share * n).astype(np.int64), 1)  # [W]
     start = rng.integers(0, np.maximum(n - size, 0) + 1)  # [W]
     place = np.arange(rows.shape[1])  # [L]
@@ -40,15 +32,15 @@ def crop(rows: np.ndarray, n: np.ndarray, share: float, pad: int, rng: np.random
 
 
 def masked(rows: np.ndarray, n: np.ndarray, share: float, mask: int, rng: np.random.Generator) -> np.ndarray:
-    """The same sequences with floor(share n) items, drawn at random, replaced by `mask`."""
+    """The sequences with floor(share n) random items replaced by `mask`, [W, L]."""
     place = np.arange(rows.shape[1])
     draw = np.where(place < n[:, None], rng.random(rows.shape), np.inf)  # [W, L]
-    order = draw.argsort(axis=1).argsort(axis=1)  # the rank of each place's draw; those without an item come last
+    order = draw.argsort(axis=1).argsort(axis=1)  # rank of each position's draw; positions without an item come last
     return np.where(order < (share * n).astype(np.int64)[:, None], mask, rows)
 
 
 def reorder(rows: np.ndarray, n: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
-    """The same sequences with a contiguous piece of floor(share n) items shuffled."""
+    """The sequences with a random run of floor(share n) items shuffled, [W, L]."""
     size = (share * n).astype(np.int64)
     start = rng.integers(0, np.maximum(n - size, 0) + 1)[:, None]  # [W, 1]
     place = np.arange(rows.shape[1])
@@ -60,15 +52,14 @@ def reorder(rows: np.ndarray, n: np.ndarray, share: float, rng: np.random.Genera
 class CL4SRec(nn.Module):
     """CL4SRec (Xie et al., ICDE 2022): loss = SASRec's + contrast InfoNCE(s', s'').
 
-    s' and s'' are the states after two versions of the same sequence, each made by crop, mask or reorder, drawn for
-    each sequence. The states after the other sequences of the batch, in their second versions, are the negatives, and
-    states are compared by cosine, as in SGL (the paper: both versions, and the dot product).
+    s' and s'' are the states after two versions of a sequence. Each version is made by crop, mask or reorder, drawn for
+    each sequence. The negatives are the second versions of the batch's other sequences, and states are compared by
+    cosine, as in SGL (the paper: both versions, and the dot product).
     """
 
     def __init__(self, data: TrainingData, settings: CL4SRecSettings):
         super().__init__()
-        self.settings = settings
-        self.recommender = SASRec(data, settings, tokens=1)
+        self.settings, self.recommender = settings, SASRec(data, settings, tokens=1)
         self.pad, self.mask = data.n_items, data.n_items + 1
 
     def examples(self, rng):
@@ -78,15 +69,10 @@ class CL4SRec(nn.Module):
         return table, self._version(rows, rng), self._version(rows, rng), *negatives
 
     def _version(self, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        n, asked = (rows != self.pad).sum(axis=1), self.settings  # [W]
-        versions = np.stack(
-            [
-                crop(rows, n, asked.crop, self.pad, rng),
-                masked(rows, n, asked.mask, self.mask, rng),
-                reorder(rows, n, asked.reorder, rng),
-            ]
-        )
-        return versions[rng.integers(len(versions), size=len(rows)), np.arange(len(rows))]
+        n, s = (rows != self.pad).sum(axis=1), self.settings  # [W]
+        cropped, hidden = crop(rows, n, s.crop, self.pad, rng), masked(rows, n, s.mask, self.mask, rng)
+        versions = np.stack([cropped, hidden, reorder(rows, n, s.reorder, rng)])  # [3, W, L]
+        return versions[rng.integers(3, size=len(rows)), np.arange(len(rows))]
 
     def loss(self, window, first, second, negatives=None):
         both = torch.cat([first, second])  # [2 B, L]
@@ -100,6 +86,3 @@ class CL4SRec(nn.Module):
 
     def user_embeddings(self, histories):
         return self.recommender.user_embeddings(histories)  # [B, D]
-
-
-BACKBONES["CL4SRec"] = Backbone("sequential", CL4SRec, CL4SRecSettings)

@@ -1,34 +1,31 @@
-"""Ratings in: sources (where the files come from), readers (files to Dataset), split (Dataset to parts and cases)."""
+"""Ratings in: files to a Dataset, a Dataset to its splits and cases, and to the histories that prompts quote."""
+# ruff: noqa: F401  these names are for others
 
-from llama4rec_core.data.dataset import Dataset, content_hash, make_dataset, subset_users, table_1
-from llama4rec_core.data.readers import k_core, load, read_bookcrossing, read_ml1m, read_ml100k, read_own
-from llama4rec_core.data.sources import RawFiles, SourceError, bookcrossing, ml1m, ml100k, verify, wheel_member
-from llama4rec_core.data.split import Split, cases, cut_last, load_split, offsets, save_split, split
+from pathlib import Path
 
-__all__ = [
-    "Dataset",
-    "RawFiles",
-    "SourceError",
-    "Split",
-    "bookcrossing",
-    "cases",
-    "content_hash",
-    "cut_last",
-    "k_core",
-    "load",
-    "load_split",
-    "make_dataset",
-    "ml100k",
-    "ml1m",
-    "offsets",
-    "read_bookcrossing",
-    "read_ml100k",
-    "read_ml1m",
-    "read_own",
-    "save_split",
-    "split",
-    "subset_users",
-    "table_1",
-    "verify",
-    "wheel_member",
-]
+from llama4rec_core import paths
+from llama4rec_core.data.bookcrossing import fetch_bookcrossing, read_bookcrossing
+from llama4rec_core.data.dataset import Dataset, make_dataset, read_dataset, subset_users, table_1, write_dataset
+from llama4rec_core.data.download import SourceError
+from llama4rec_core.data.histories import Histories, histories, popularity, unseen
+from llama4rec_core.data.movielens import fetch_ml1m, fetch_ml100k, read_ml1m, read_ml100k
+from llama4rec_core.data.own import read_own
+from llama4rec_core.data.split import cases, cut_last, offsets, split
+from llama4rec_core.data.wording import BOOKS, FILMS, WORDS, Words
+
+READERS = {
+    "ml-100k": (fetch_ml100k, read_ml100k),
+    "ml-1m": (fetch_ml1m, read_ml1m),
+    "bookcrossing": (fetch_bookcrossing, read_bookcrossing),
+}
+
+
+def load(name: str, folder: Path | str | None = None, **archive: str) -> Dataset:
+    """One of the paper's data sets, "ml-100k", "ml-1m" or "bookcrossing", from the first source that has it.
+
+    folder: holds the raw files. archive: the url and sha256 of another than the official one (BookCrossing has none).
+    """
+    if name not in READERS:
+        raise ValueError(f"the data set {name!r} is unknown; choose {', '.join(READERS)}, or use read_own")
+    fetch, read = READERS[name]
+    return read(*fetch(paths.cache(), folder, **archive))

@@ -9,12 +9,11 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-from llama4rec_core.llm.prompts import Words
+from llama4rec_core.data.wording import Words
 
 DECORATION = re.compile(
     r"^[\s>*#•\-–—\"'`“”‘’]*(?:\(?\d{1,3}[.):\]]\s*|[A-Ja-j][.)]\s+)?[\s*\"'`“”‘’]*|[\s*\"'`“”‘’,;.]+$"
 )
-NUMBER = re.compile(r"(?<![\d.])-?\d+(?:[.,]\d+)?")
 
 
 def _plain(text: str) -> str:
@@ -54,16 +53,6 @@ def ranking(text: str, candidates: Sequence[str]) -> tuple[list[int], list[str]]
             order.append(places[name].pop(0))
     rest = [index for index in range(len(candidates)) if index not in set(order)]
     return order + rest, defects + ["missing"] * len(rest)
-
-
-def rating(text: str, scale: tuple[float, float]) -> tuple[float | None, list[str]]:
-    """The first number written. Defects: "no number" (then None), "off the scale" (then clipped)."""
-    found = NUMBER.search(text)
-    if not found:
-        return None, ["no number"]
-    value = float(found.group().replace(",", "."))
-    clipped = min(max(value, scale[0]), scale[1])
-    return clipped, [] if clipped == value else ["off the scale"]
 
 
 def attributes(text: str, words: Words) -> tuple[dict[str, str], list[str]]:

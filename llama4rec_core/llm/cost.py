@@ -11,7 +11,7 @@ import time
 import pandas as pd
 import torch
 
-from llama4rec_core.llm.weights import LLM
+from llama4rec_core.llm.model import LLM
 
 
 def size(llm: LLM) -> dict[str, int]:

@@ -33,8 +33,11 @@ import table
 import torch
 
 from llama4rec_core import data as sources
-from llama4rec_core.backbones import TrainingData, fit, rating, settings_of, top_k
-from llama4rec_core.backbones.fit import BACKBONES
+from llama4rec_core.backbones import PAPER_BACKBONES, backbone_of, task_of
+from llama4rec_core.backbones.feature_models import columns_of
+from llama4rec_core.backbones.features import fields_of
+from llama4rec_core.backbones.fit import TrainingData, fit, settings_of
+from llama4rec_core.backbones.predict import top_k
 
 LIMIT = 180.0
 COLUMNS = ["part", "what", "ours_s", "peer", "peer_s", "ratio", "ours_metric", "peer_metric", "unit"]
@@ -109,7 +112,7 @@ def our_curve(name: str, data: TrainingData, valid: pd.DataFrame, seed: int) -> 
 
 def deepctr_rows() -> Iterator[dict]:
     data, valid = ml_100k()
-    for name in (name for name, each in BACKBONES.items() if each.task == "rating" and name != "Bias"):
+    for name in (name for name in PAPER_BACKBONES if task_of(name) == "rating"):
         taken = turns(partial(our_curve, name, data, valid), partial(_deepctr_fit, name, data, valid))
         yield from compare("deepctr", name, "deepctr-torch fit", taken, len(data.users), False)
 
@@ -124,12 +127,11 @@ def _deepctr_fit(name: str, data: TrainingData, valid: pd.DataFrame, seed: int) 
     settings = settings_of(name)
     l2 = {f.name: getattr(settings, f.name) * settings.batch_size for f in fields(settings) if f.name[:3] == "l2_"}
     settings = replace(settings, **l2)
-    users = rating.fields_of("user", data.n_users, data.user_features)
-    items = rating.fields_of("item", data.n_items, data.item_features)
-    columns = rating.columns_of(users + items, settings.dim)
-    model = BACKBONES[name].module.keywords["make"](columns, settings)
-    first_order = model.regularization_weight[1][0]  # not every model takes this L2 weight as an argument
-    model.regularization_weight[1] = (first_order, 0.0, settings.l2_linear)
+    users = fields_of("user", data.n_users, data.user_features)
+    items = fields_of("item", data.n_items, data.item_features)
+    model = backbone_of(name)[0].network(columns_of(users + items, settings.dim), settings)
+    for n, weight in enumerate((settings.l2_embedding, settings.l2_linear)):  # of V and w
+        model.regularization_weight[n] = (model.regularization_weight[n][0], 0.0, weight)
     model.compile(torch.optim.Adam(model.parameters(), lr=settings.lr), "mse", metrics=["mse"])
     of_users, of_items = (np.concatenate([field.codes for field in fields], axis=1) for fields in (users, items))
 
@@ -311,7 +313,7 @@ def _steps(name: str, data: TrainingData, overrides: dict) -> Iterator[float]:
     batch = len(data.users) // 500 if name == "MF" else settings_of(name).batch_size
     settings = settings_of(name, {**overrides, "batch_size": batch})
     torch.manual_seed(0)
-    module = BACKBONES[name].module(data, settings)
+    module = backbone_of(name)[0](data, settings)
     examples = [torch.from_numpy(x) for x in module.examples(np.random.default_rng(0))]
     optimizer = torch.optim.Adam(module.parameters(), lr=1e-3, fused=True)
     for rows in torch.from_numpy(np.random.default_rng(1).permutation(len(examples[0]))).split(batch):

@@ -9,12 +9,12 @@ depend on which films are asked about, so candidates are drawn from the popular 
 """
 
 import argparse
-import dataclasses
 import multiprocessing
 import re
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -26,19 +26,24 @@ from peft import LoraConfig, get_peft_model
 from transformers import Trainer, TrainingArguments
 
 from llama4rec_core import data as sources
-from llama4rec_core import evaluation, figures, paths, stages
-from llama4rec_core import rows as rows_of
-from llama4rec_core.augmentation.prompt import Sequences, sequences
-from llama4rec_core.backbones import BACKBONES, YARDSTICKS
-from llama4rec_core.instructions import List, ranking_prompt, titles
-from llama4rec_core.llm import cost, prompts, ranking, recording, tuning, weights
-from llama4rec_core.llm.engine import Branch, Prompt, rows, score_row, tokens_read
-from llama4rec_core.llm.lessons import Example, TuningSettings
-from llama4rec_core.presets import Preset
+from llama4rec_core import evaluation, experiment, figures, paths
+from llama4rec_core.backbones import BACKBONES, BASELINES
+from llama4rec_core.backbones.predict import Predictions, read_predictions
+from llama4rec_core.data.prepared import Prepared, prepare, read_prepared
+from llama4rec_core.llm import cost, finetune, model
+from llama4rec_core.llm.batches import logits_of
+from llama4rec_core.llm.examples import CandidateList, Example, by_kind, candidate_lists, mix, with_target
+from llama4rec_core.llm.model import LLM
+from llama4rec_core.llm.score import score_row
+from llama4rec_core.llm.tree import Prompt, packed_rows, tokens_read
+from llama4rec_core.presets import Preset, TuningSettings, as_dict
+from llama4rec_core.rankers import Ranker
+from llama4rec_core.run import Run, rng
+from llama4rec_core.tasks import TASKS
 
-ALL = 10**6  # times the minutes: all lessons there are
-# what plain Trainer is compared with token by token
-LORA = TuningSettings(method="lora", row_tokens=512).filled()
+ALL = 10**6  # times the minutes: all examples there are
+FEW = 6_000  # tokens that the speed of tuning is measured on
+LORA = TuningSettings(method="lora", row_tokens=512)  # what plain Trainer is compared with token by token
 PRESET = Preset("defaults")  # how much of a history and of a title a prompt tells, and how long a row is
 COLUMNS = ["part", "what", "ours", "peer", "peer_value", "ratio", "ours_metric", "peer_metric", "unit"]
 
@@ -49,180 +54,133 @@ def row(part, what, ours, unit, peer="", peer_value=None, ours_metric=None, peer
     return dict(zip(COLUMNS, (part, what, ours, peer, peer_value, ratio, ours_metric, peer_metric, unit), strict=True))
 
 
-def told() -> Sequences:
-    dataset = sources.load("ml-100k")
-    return sequences(dataset, sources.split(dataset), 5, prompts.WORDS["ml-100k"])
+def default_ranker() -> Ranker:
+    """Ranks by likelihood in MovieLens-100K, as the defaults say."""
+    histories = prepare(sources.load("ml-100k"), PRESET).histories
+    return Ranker.of(PRESET, model.load(model.SMOLLM2), histories, tuned=True, log_p=None)
 
 
-def question(llm, known: Sequences, each: List) -> Prompt:
-    """What ranking by likelihood asks by default."""
-    further = PRESET.ranking.further_tokens
-    read = None if further is None else ranking.told_apart(llm, known.titles, further)
-    return ranking_prompt(llm, known, each, PRESET.prompts.history, None, title_tokens=read)
+def untouched(ranker: Ranker) -> Ranker:
+    """The same with an LLM of its own, to be tuned."""
+    return replace(ranker, llm=model.load(model.SMOLLM2))
 
 
-def lists(known: Sequences, count: int, k: int) -> list[List]:
-    """`count` users with k popular candidates each, drawn once."""
-    rng = np.random.default_rng(0)
+def lists(ranker: Ranker, count: int, k: int) -> list[CandidateList]:
+    """`count` users with k popular candidates each, drawn once; the first is the target."""
+    draws, known = np.random.default_rng(0), ranker.histories
     popular = np.argsort(-np.bincount(known.items, minlength=len(known.titles)), kind="stable")[:300]
-    users = rng.choice(len(known.n_train), count, replace=False)
-    return [List(f"b{u}", int(u), int(known.n_train[u]), rng.choice(popular, k, replace=False), ()) for u in users]
+    users, n_train = draws.choice(len(known.n_train), count, replace=False), known.n_train
+    drawn = [(int(user), draws.choice(popular, k, replace=False)) for user in users]
+    return [CandidateList(f"b{u}", u, int(n_train[u]), items, (int(items[0]),)) for u, items in drawn]
 
 
-def seconds(work) -> float:
+def seconds(work: Callable[[], object]) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
 
 
-# --- ranking ---------------------------------------------------------------------------------------------------------
+def _score(llm: LLM, prompts: Sequence[Prompt]) -> None:
+    for packed in packed_rows(prompts, PRESET.row_tokens):
+        score_row(llm, [prompts[i] for i in packed])
 
 
-def ranking_rows(llm, known: Sequences, asked: argparse.Namespace) -> Iterator[dict]:
+# -- ranking -----------------------------------------------------------------------------------------------------------
+
+
+def ranking_rows(ranker: Ranker, asked: argparse.Namespace) -> Iterator[dict]:
+    llm = ranker.llm
+    listwise = Ranker.of(PRESET, llm, ranker.histories, tuned=True, log_p=None, way="listwise")
     for k in (10, 20):
-        ours = lists(known, asked.users, k)
-        tree = [question(llm, known, each) for each in ours]
-        score_row(llm, tree[:1])
-        rate = len(tree) / seconds(lambda tree=tree: _score(llm, tree))
-        few = ours[: asked.peer_users]
-        length = PRESET.prompts.history
-        written = [ranking_prompt(llm, known, each, length, None, "list") for each in few]
-        alone = len(few) / seconds(lambda written=written, few=few: _generate(llm, known, written, few, 1))
-        batched = max(
-            (
-                len(few)
-                / seconds(lambda size=size, written=written, few=few: _generate(llm, known, written, few, size)),
-                size,
-            )
-            for size in asked.batches
-        )
-        one_each = [
-            Prompt(f"{p.key}-{b}", p.prefix, (branch,))
-            for p in tree[: asked.peer_users]
-            for b, branch in enumerate(p.branches)
-        ]
-        apart = len(few) / seconds(lambda one_each=one_each: _score(llm, one_each))
-        what = f"likelihood of {k} candidates in one tree"
-        yield from [
-            row("ranking", what, rate, "users/s", "transformers generate, the list, one prompt at a time", alone),
-            row(
-                "ranking",
-                what,
-                rate,
-                "users/s",
-                f"transformers generate, the list, batches of {batched[1]}",
-                batched[0],
-            ),
-            row("ranking", what, rate, "users/s", "one prompt per candidate, packed by our engine", apart),
-        ]
-
-
-def _score(llm, given: list[Prompt]) -> None:
-    for packed in rows(given, PRESET.row_tokens):
-        score_row(llm, [given[i] for i in packed])
+        ours = lists(ranker, asked.users, k)
+        tree, few = [ranker.prompt(each) for each in ours], ours[: asked.peer_users]
+        _score(llm, tree[:1])
+        rate = len(tree) / seconds(partial(_score, llm, tree))
+        written = [(listwise.prompt(each).prefix, len(llm.encode("\n".join(ranker.titles(each))))) for each in few]
+        peer = {size: len(few) / seconds(partial(_generate, llm, written, size)) for size in (1, *asked.batches)}
+        best = max(asked.batches, key=peer.get)
+        one_each = [Prompt(f"{p.key}-{b}", p.prefix, (x,)) for p in tree[: len(few)] for b, x in enumerate(p.branches)]
+        apart = len(few) / seconds(partial(_score, llm, one_each))
+        for name, value in (
+            ("transformers generate, the list, one prompt at a time", peer[1]),
+            (f"transformers generate, the list, batches of {best}", peer[best]),
+            ("one prompt per candidate, packed by our engine", apart),
+        ):
+            yield row("ranking", f"likelihood of {k} candidates in one tree", rate, "users/s", name, value)
 
 
 @torch.inference_mode()
-def _generate(llm, known: Sequences, written: list[Prompt], few: list[List], size: int) -> None:
-    """The peer: a padded batch of prompts through `generate`, as many tokens as the longest list needs."""
-    order = sorted(range(len(written)), key=lambda i: len(written[i].prefix))
-    for start in range(0, len(order), size):
-        batch = order[start : start + size]
-        width = max(len(written[i].prefix) for i in batch)
-        tokens = torch.zeros(len(batch), width, dtype=torch.long)
+def _generate(llm: LLM, written: Sequence[tuple[tuple[int, ...], int]], size: int) -> None:
+    """The peer: padded batches of prompts through `generate`, as many tokens as the batch's longest list needs.
+    written: each prompt's tokens, and how many its list has."""
+    written = sorted(written, key=lambda each: len(each[0]))
+    for start in range(0, len(written), size):
+        prefixes, lengths = zip(*written[start : start + size], strict=True)
+        tokens = torch.zeros(len(prefixes), len(prefixes[-1]), dtype=torch.long)
         mask = torch.zeros_like(tokens)
-        for line, i in enumerate(batch):
-            prefix = torch.tensor(written[i].prefix)
-            tokens[line, width - len(prefix) :], mask[line, width - len(prefix) :] = prefix, 1
-        longest = max(len(llm.encode("\n".join(titles(known, few[i])))) for i in batch)
-        llm.model.generate(tokens, attention_mask=mask, max_new_tokens=longest + 1, do_sample=False)
+        for line, prefix in enumerate(prefixes):
+            tokens[line, -len(prefix) :], mask[line, -len(prefix) :] = torch.tensor(prefix), 1
+        llm.model.generate(tokens, attention_mask=mask, max_new_tokens=max(lengths) + 1, do_sample=False)
 
 
-# --- the machine -----------------------------------------------------------------------------------------------------
+# -- the machine -------------------------------------------------------------------------------------------------------
 
 
-def machine_rows(llm, known: Sequences, asked: argparse.Namespace) -> Iterator[dict]:
+def machine_rows(ranker: Ranker, asked: argparse.Namespace) -> Iterator[dict]:
     """Needed operations a second of reading and tuning, as a share of the matrix-product rate, which is measured right
     before and right after each of the two."""
-    size, before = cost.size(llm), cost.machine_rate(seconds=5.0)
-    given = [question(llm, known, each) for each in lists(known, asked.users, 10)]
-    packed = rows(given, PRESET.row_tokens)
-    tokens = sum(sum(tokens_read([given[i] for i in row])) for row in packed)
-    places = sum(map(recording.logits_of, given))
+    llm, size, before = ranker.llm, cost.size(ranker.llm), cost.machine_rate(seconds=5.0)
+    given = [ranker.prompt(each) for each in lists(ranker, asked.users, 10)]
+    tokens = sum(sum(tokens_read([given[i] for i in packed])) for packed in packed_rows(given, PRESET.row_tokens))
+    places = sum(map(logits_of, given))
     _score(llm, given[:8])
     spent = seconds(lambda: _score(llm, given))
     between = cost.machine_rate(seconds=5.0)
     rate = (before + between) / 2
     needed = 2 * size["body"] * tokens + 2 * size["head"] * places
     sum_of = f"(2 x {size['body']} x {tokens} + 2 x {size['head']} x {places}) / {spent:.2f} s / {rate:.4g}"
-    yield from [
-        row("machine", "float32 matrix product", rate / 1e9, "Gflop/s"),
-        row("machine", f"reading: share = {sum_of}", needed / spent / rate, "share of the matrix-product rate"),
-        row("machine", "reading", tokens / spent, "tokens/s"),
-    ]
-    tokens, places, spent = _tune(known, asked.tuned, LORA)
+    yield row("machine", "float32 matrix product", rate / 1e9, "Gflop/s")
+    yield row("machine", f"reading: share = {sum_of}", needed / spent / rate, "share of the matrix-product rate")
+    yield row("machine", "reading", tokens / spent, "tokens/s")
+    tokens, places, spent = _tune(untouched(ranker), asked.tuned)
     rate = (between + cost.machine_rate(seconds=5.0)) / 2
     # forward through all; backward to the activations of the tuned layers; logits forward and backward
-    upper = 2 * size["body"] * LORA.layers
-    needed = (2 * size["body"] + upper) * tokens + 4 * size["head"] * places
-    work = f"(2 + {2 * LORA.layers:g}) x {size['body']} x {tokens} + 4 x {size['head']} x {places}"
-    sum_of = f"({work}) / {spent:.2f} s / {rate:.4g}"
-    peer_tokens, peer_spent = _peer_tune(known, asked.tuned)
-    yield from [
-        row("machine", f"tuning: share = {sum_of}", needed / spent / rate, "share of the matrix-product rate"),
-        row(
-            "machine",
-            "tuning",
-            tokens / spent,
-            "useful tokens/s; lists/s",
-            "transformers Trainer, padded, LoRA on all layers",
-            peer_tokens / peer_spent,
-            asked.tuned / spent,
-            asked.tuned / peer_spent,
-        ),
-    ]
+    passes = 2 + 2 * LORA.lora.layers
+    needed = passes * size["body"] * tokens + 4 * size["head"] * places
+    sum_of = f"({passes:g} x {size['body']} x {tokens} + 4 x {size['head']} x {places}) / {spent:.2f} s / {rate:.4g}"
+    yield row("machine", f"tuning: share = {sum_of}", needed / spent / rate, "share of the matrix-product rate")
+    peer_tokens, peer_spent = _peer_tune(untouched(ranker), asked.tuned)
+    peer = "transformers Trainer, padded, LoRA on all layers"
+    rates = (tokens / spent, "useful tokens/s; lists/s", peer, peer_tokens / peer_spent)
+    yield row("machine", "tuning", *rates, asked.tuned / spent, asked.tuned / peer_spent)
 
 
-def _lessons(llm, known: Sequences, count: int):
-    rng = np.random.default_rng(1)
-    out = []
-    for each in lists(known, count, 10):
-        right = [int(rng.integers(10))]
-        asked = question(llm, known, each)
-        out.append(ranking.lesson("likelihood", llm, asked, titles(known, each), right, np.zeros(10)))
-    return out
-
-
-def _tune(known: Sequences, count: int, settings: TuningSettings) -> tuple[int, int, float]:
-    """Tokens, places at which logits are computed, and seconds of tuning `count` lists."""
-    llm = weights.load(weights.SMOLLM2)
-    lessons = _lessons(llm, known, count)
-    places = sum(recording.logits_of(each.prompt) for each in lessons)
+def _tune(ranker: Ranker, count: int) -> tuple[int, int, float]:
+    """Tokens, places at which logits are computed, and seconds of tuning the ranker's LLM on `count` lists."""
+    examples = [ranker.example(each) for each in lists(ranker, count, 10)]
     with tempfile.TemporaryDirectory() as folder:
-        spent = seconds(lambda: tuning.tune(llm, lessons, settings, Path(folder) / "adapter", 0))
-    packed = tuning.pack(lessons, settings.row_tokens, 0)
+        spent = seconds(lambda: finetune.tune(ranker.llm, examples, LORA, Path(folder) / "checkpoint", 0))
+    packed = finetune.pack(examples, LORA.row_tokens, 0)
     tokens = sum(sum(tokens_read([each.prompt for each in row])) for row in packed)
-    return tokens, places, spent
+    return tokens, sum(logits_of(each.prompt) for each in examples), spent
 
 
-def _peer_tune(known: Sequences, count: int) -> tuple[int, float]:
+def _peer_tune(ranker: Ranker, count: int) -> tuple[int, float]:
     """Tokens that are no padding, and seconds, of `_trainer`: it reads a list's right answer, ours all candidates."""
-    llm = weights.load(weights.SMOLLM2)
-    lessons = _lessons(llm, known, count)
+    examples = [ranker.example(each) for each in lists(ranker, count, 10)]
     with tempfile.TemporaryDirectory() as folder:
-        trainer = _trainer(llm, lessons, Path(folder))
+        trainer = _trainer(ranker.llm, examples, Path(folder))
         spent = seconds(trainer.train)
     return sum(map(len, trainer.train_dataset)), spent
 
 
-def _trainer(llm, lessons: list[Example], folder: Path) -> Trainer:
+def _trainer(llm: LLM, examples: Sequence[Example], folder: Path) -> Trainer:
     """Plain Trainer: each prompt with its right answer in a padded row of its own, cross-entropy and logits
     everywhere, LoRA on all layers."""
     texts = []
-    for each in lessons:
-        question = each.questions[0]  # of several the next item
-        answer: Branch = each.prompt.branches[question.branches[question.right]]
-        texts.append(each.prompt.prefix + answer.tokens)
+    for each in examples:
+        first = each.choice_sets[0]  # of several the next item
+        texts.append(each.prompt.prefix + each.prompt.branches[first.branches[first.right]].tokens)
 
     def collate(batch):
         width = max(map(len, batch))
@@ -230,94 +188,110 @@ def _trainer(llm, lessons: list[Example], folder: Path) -> Trainer:
         mask = torch.tensor([[1] * len(text) + [0] * (width - len(text)) for text in batch])
         return {"input_ids": ids, "attention_mask": mask, "labels": ids.masked_fill(mask == 0, -100)}
 
-    model = get_peft_model(
-        llm.model, LoraConfig(r=16, lora_alpha=32, target_modules=tuning.LINEAR, task_type="CAUSAL_LM")
-    )
+    learnt = LoraConfig(r=16, lora_alpha=32, target_modules=finetune.LINEAR, task_type="CAUSAL_LM")
     arguments = TrainingArguments(
         str(folder), per_device_train_batch_size=8, num_train_epochs=1, save_strategy="no", report_to="none",
         remove_unused_columns=False, disable_tqdm=True, dataloader_pin_memory=False,
-        learning_rate=LORA.learning_rate, label_names=["labels"],
+        learning_rate=LORA.lora.learning_rate, label_names=["labels"],
     )  # fmt: skip
-    return Trainer(model=model, args=arguments, train_dataset=texts, data_collator=collate)
+    with model.quiet_peft():
+        tuned = get_peft_model(llm.model, learnt)
+    return Trainer(tuned, arguments, train_dataset=texts, data_collator=collate)
 
 
-# --- quality ---------------------------------------------------------------------------------------------------------
+# -- quality -----------------------------------------------------------------------------------------------------------
 
 
-def quality_rows(llm, known: Sequences, asked: argparse.Namespace) -> Iterator[dict]:
+def quality_rows(ranker: Ranker, asked: argparse.Namespace) -> Iterator[dict]:
     """Likelihood, and the untuned written list."""
-    tries = [("list", "list", _ours, 0), *(("likelihood", "likelihood", _ours, share) for share in (0, 0.5, 1, ALL))]
-    yield from _qualities("quality", llm, asked, tries)
+    tries = [("listwise", "listwise", _ours, 0), *(("likelihood", "likelihood", _ours, s) for s in (0, 0.5, 1, ALL))]
+    yield from _qualities("quality", ranker.llm, asked, tries)
 
 
-def other_rows(llm, known: Sequences, asked: argparse.Namespace) -> Iterator[dict]:
+def other_rows(ranker: Ranker, asked: argparse.Namespace) -> Iterator[dict]:
     """Plain Trainer's tuning, and the other ways of ranking."""
     tries = [("likelihood, by Trainer", "likelihood", _theirs, 1)]
-    tries += [(mode, mode, _ours, share) for mode in ("labels", "relevance") for share in (0, 1)]
-    tries.append(("list", "list", _ours, 1))
-    yield from _qualities("others", llm, asked, tries)
+    tries += [(way, way, _ours, share) for way in ("letters", "yes_no") for share in (0, 1)]
+    tries.append(("listwise", "listwise", _ours, 1))
+    yield from _qualities("others", ranker.llm, asked, tries)
 
 
-def _qualities(part: str, llm, asked: argparse.Namespace, tries: list[tuple]) -> Iterator[dict]:
+def _qualities(part: str, llm: LLM, asked: argparse.Namespace, tries: list[tuple]) -> Iterator[dict]:
     """Ways of ranking, untuned and tuned for about the same minutes: NDCG@5 within LightGCN's and SASRec's lists that
     hold their target, for validation items and for the windows of held-out users. Likelihood is also tuned for half
-    the minutes and on all lessons there are (judged on the lists of every top-k backbone, too). A tuned row is compared
-    with the untuned one of its part on the same users."""
-    run = stages.Run.open(asked.preset)
-    stages.title_prior(run, False)  # made once, not in the time of the row that needs it first
-    held_out, lists = stages.prepare(run).held_out, {}
-    for of in (name for name, each in BACKBONES.items() if each.task != "rating" and name not in YARDSTICKS):
-        windows = stages.backbone(run, of, "hint", 0)
-        lists[of, "valid"] = stages.backbone(run, of, "base", 0).part("valid")
-        lists[of, "window"] = windows.only(held_out[windows.cases["user"].to_numpy()])
-    few = [which for which in lists if which[0] in ("LightGCN", "SASRec")]
-    untuned, wide = {}, []
-    for name, mode, train, share in tries:
-        mine = _by(run, mode)
+    the minutes and on all examples there are (judged on the lists of every top-k backbone, too). A tuned row is
+    compared with the untuned one of its part on the same users."""
+    run = Run.open(asked.preset)
+    names = [name for name, each in BACKBONES.items() if each.task != "rating" and name not in BASELINES]
+    folders = {(name, fit): f"backbones/{name}-s0/{fit}" for name in names for fit in ("base", "out_of_fold")}
+    run.require("llm/prior.parquet", *(f"{folder}/predictions.parquet" for folder in folders.values()))
+    ready, known = read_prepared(run.path("data"), run.preset), {}
+    log_p = pd.read_parquet(run.path("llm/prior.parquet"))["log_p"].to_numpy()
+    for (name, fit), folder in folders.items():
+        found = read_predictions(run.path(folder))
+        keep = (found.cases["part"] == "valid") if fit == "base" else ready.held_out[found.cases["user"]]
+        known[name, fit] = found.only(np.asarray(keep))
+    wide = [which for which in known if which[0] not in ("LightGCN", "SASRec")]
+    few, untuned = [which for which in known if which not in wide], {}
+    for name, way, train, share in tries:
         with tempfile.TemporaryDirectory() as folder:
-            model, minutes = llm, 0.0
+            tuned, minutes = llm, 0.0
             if share:
-                lessons = stages.lessons(mine, llm, "plain", 0)
-                model, minutes = _tuned(train, lessons, asked.minutes * share, Path(folder))
+                examples = _examples(run, ready, Ranker.of(run.preset, llm, ready.histories, True, log_p, way))
+                tuned, minutes = _tuned(train, examples, asked.minutes * share, Path(folder))
+            ranker = Ranker.of(run.preset, tuned, ready.histories, share > 0, log_p, way)
+            judge = partial(_judged, run, ranker, Path(folder), known)
             start = time.perf_counter()
-            scored = {
-                which: stages.ranked(mine, model, lists[which], mode, _beside(folder, which), share > 0)
-                for which in few
-            }
-            rate = sum(each["key"].nunique() for each in scored.values()) / (time.perf_counter() - start)
+            *judged, count = judge(few)
+            rate = count / (time.perf_counter() - start)
+            results = [(name, judged)]
             if name == "likelihood" and share in (0, ALL):
-                more = {
-                    which: stages.ranked(mine, model, lists[which], mode, _beside(folder, which), share > 0)
-                    for which in lists
-                    if which not in few
-                }
-                everything = _judged(mine, f"{name}, lists of all {len(lists) // 2} backbones", lists, scored | more)
-                wide.append(everything)
-                yield _quality(part, *everything, wide[0][1] if share else None, minutes, rate)
-        found, ndcg = _judged(mine, name, lists, scored)
-        if not share:
-            untuned[mode] = ndcg
-        yield _quality(part, found, ndcg, untuned.get(mode) if share else None, minutes, rate)
+                more = [np.concatenate(both) for both in zip(judged, judge(wide)[:2], strict=True)]
+                results.insert(0, (f"{name}, lists of all {len(names)} backbones", more))
+        for label, (users, values) in results:
+            if not share:
+                untuned[label] = evaluation.per_user(values, users)
+            before = untuned.get(label) if share else None
+            yield _quality(part, label, users, values, before, minutes, rate, run.preset.evaluation.draws)
 
 
-def _beside(folder: str, which: tuple[str, str]) -> Path:
-    return Path(folder) / f"{' '.join(which)}.parquet"
+def _examples(run: Run, ready: Prepared, ranker: Ranker) -> list[Example]:
+    """All ranking examples there are, as notebook 03 mixes them."""
+    settings, writers = run.preset.instructions, as_dict(run.preset)["out_of_fold"]
+    out_of_fold = {
+        task: (read_predictions(run.path(f"backbones/{writers[task]}-s0/out_of_fold")), None)
+        for task in ("direct", "sequential")
+    }
+    windows = sources.cases(ready.split, "sequential", settings.window).query("part == 'window'")
+    length, draws = run.preset.prompts.rated_history, rng("examples", 0)
+    kinds = by_kind(ranker, out_of_fold, windows, ready.held_out, settings, length, draws)
+    shares = as_dict(run.preset)["instructions"]["shares"] | {"rating": 0, "pair": 0}
+    return mix(kinds, shares, 10**9, rng("mixture of examples", 0))
 
 
-def _judged(run: stages.Run, name: str, lists: dict, scored: dict) -> tuple[dict, pd.Series]:
-    """`rows.alone` over the lists that were scored, and each user's NDCG@5."""
-    pairs = [(lists[which], each) for which, each in scored.items()]
-    return rows_of.alone(run, name, *pairs), rows_of.ndcg_alone(*pairs)
+def _judged(
+    run: Run, ranker: Ranker, folder: Path, known: dict[tuple, Predictions], which: Sequence[tuple]
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Users and NDCG@5 of the cases whose lists hold their target, by the LLM alone, and how many lists it read."""
+    found, count = [], 0
+    for each in which:
+        asked = with_target(candidate_lists(known[each].cases, known[each].items))
+        path, count = folder / f"{'-'.join(each)}.parquet", count + len(asked)
+        scores = ranker.utilities(asked, [ranker.prompt(one) for one in asked], path, path.stem)
+        found.append(experiment.Lists.of(known[each], scores, run.preset.aggregation.utilities).llm_alone())
+    users, values = (np.concatenate(both) for both in zip(*found, strict=True))
+    return users, values, count
 
 
-def _quality(part: str, found: dict, ndcg: pd.Series, untuned: pd.Series | None, minutes: float, rate: float) -> dict:
-    said = ""
+def _quality(part, name, users, values, untuned: pd.Series | None, minutes: float, rate: float, draws: int) -> dict:
+    found, said = experiment.alone(TASKS["direct"], name, users, values, draws), ""
+    ndcg = evaluation.per_user(values, users)
     if untuned is not None:
         gain = evaluation.estimate((ndcg - untuned).to_numpy())
         said = f"; less untuned {gain.value:+.4f} [{gain.ci_low:+.4f}, {gain.ci_high:+.4f}]"
     return row(
         part,
-        f"{found['name']}, tuned for {minutes:.2f} minutes [{found['ci_low']:.4f}, {found['ci_high']:.4f}]{said}",
+        f"{name}, tuned for {minutes:.2f} minutes [{found['ci_low']:.4f}, {found['ci_high']:.4f}]{said}",
         rate,
         f"lists/s; NDCG@5 within {found['lists']} validation and window lists of {len(ndcg)} users",
         ours_metric=found["value"],
@@ -329,48 +303,40 @@ ROW = re.compile(r"(?P<mode>.+), tuned for (?P<minutes>[\d.]+) minutes \[(?P<ci_
 
 def minutes_figure() -> None:
     """`figures/tuning_minutes.png` of the rows that `_qualities` left, all on the same lists."""
-    rows_left = pd.read_csv(paths.results() / "benchmarks" / "llm_engine.csv")
-    rows_left = rows_left[rows_left["part"].isin(["quality", "others"])].drop_duplicates("what", keep="last")
-    curve = rows_left["what"].str.extract(ROW).assign(value=rows_left["ours_metric"])
+    left = pd.read_csv(paths.results() / "benchmarks" / "llm_engine.csv")
+    left = left[left["part"].isin(["quality", "others"])].drop_duplicates("what", keep="last")
+    curve = left["what"].str.extract(ROW).assign(value=left["ours_metric"])
     curve = curve[~curve["mode"].str.contains("lists of all")]
     curve[["minutes", "ci_low", "ci_high"]] = curve[["minutes", "ci_low", "ci_high"]].astype(float)
     picture = figures.by_minute(curve, evaluation.random_order_ndcg(PRESET.prompts.candidates, 5))
     figures.save(picture, paths.results() / "figures" / "tuning_minutes.png")
 
 
-def _by(run: stages.Run, mode: str) -> stages.Run:
-    """The run with another way of ranking, and all its ranking lessons as instructions."""
-    shares = {kind: share for kind, share in run.preset.instructions.shares.items() if kind not in ("rating", "pair")}
-    told = dataclasses.replace(run.preset.instructions, tokens=10**9, shares=shares)
-    how = dataclasses.replace(run.preset.ranking, mode=mode)
-    return dataclasses.replace(run, preset=dataclasses.replace(run.preset, ranking=how, instructions=told))
+def _tuned(train: Callable, examples: list[Example], minutes: float, folder: Path) -> tuple[LLM, float]:
+    """The LLM after as many examples as can be read in `minutes`, or all there are, and the minutes it took. The speed
+    is measured on the first few."""
+    total = np.cumsum([len(each.prompt) for each in examples])
+    few = min(max(1, int(np.searchsorted(total, FEW))), len(total))
+    speed = total[few - 1] / seconds(lambda: train(examples[:few], folder / "few"))
+    many = max(1, int(np.searchsorted(total, speed * minutes * 60)))
+    spent = seconds(lambda: train(examples[:many], folder / "checkpoint"))
+    return model.load(model.SMOLLM2, folder / "checkpoint"), spent / 60
 
 
-def _tuned(train, taught: list[Example], minutes: float, folder: Path):
-    """The LLM after as many lessons as can be read in `minutes`, or all there are, and the minutes it took. The rate is
-    measured on the first few."""
-    total = np.cumsum([len(each.prompt) for each in taught])
-    few = int(np.searchsorted(total, 6_000))
-    rate = total[few - 1] / seconds(lambda: train(taught[:few], folder / "few"))
-    many = max(1, int(np.searchsorted(total, rate * minutes * 60)))
-    spent = seconds(lambda: train(taught[:many], folder / "adapter"))
-    return weights.load(weights.SMOLLM2, folder / "adapter"), spent / 60
+def _ours(examples: list[Example], folder: Path) -> None:
+    finetune.tune(model.load(model.SMOLLM2), examples, PRESET.tuning, folder, 0)
 
 
-def _ours(lessons: list[Example], folder: Path) -> None:
-    tuning.tune(weights.load(weights.SMOLLM2), lessons, PRESET.tuning, folder, 0)
-
-
-def _theirs(lessons: list[Example], folder: Path) -> None:
-    trainer = _trainer(weights.load(weights.SMOLLM2), lessons, folder)
+def _theirs(examples: list[Example], folder: Path) -> None:
+    trainer = _trainer(model.load(model.SMOLLM2), examples, folder)
     trainer.train()
     trainer.model.save_pretrained(folder)
 
 
-# --- memory ----------------------------------------------------------------------------------------------------------
+# -- memory ------------------------------------------------------------------------------------------------------------
 
 
-def memory_rows(llm, known: Sequences, asked: argparse.Namespace) -> Iterator[dict]:
+def memory_rows(ranker: Ranker, asked: argparse.Namespace) -> Iterator[dict]:
     """Peak memory of a process of its own, for two numbers of users: flat where nothing is kept for each user."""
     for what, small, large in (("scoring", 20, 200), ("tuning", 8, 40)):
         peaks = [_peak(what, count) for count in (small, large)]
@@ -392,12 +358,11 @@ def _peak(what: str, count: int) -> float:
 
 
 def _measured(what: str, count: int, queue) -> None:
-    known = told()
+    ranker = default_ranker()
     if what == "scoring":
-        llm = weights.load(weights.SMOLLM2)
-        _score(llm, [question(llm, known, each) for each in lists(known, count, 10)])
+        _score(ranker.llm, [ranker.prompt(each) for each in lists(ranker, count, 10)])
     else:
-        _tune(known, count, LORA)
+        _tune(ranker, count)
     # not getrusage: its peak is inherited from the process that started this one
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     queue.put(int(status.split("VmHWM:")[1].split()[0]) / 2**20)
@@ -425,13 +390,12 @@ def main() -> None:
         "--minutes",
         type=float,
         default=2.0,
-        help="of tuning, for each way of ranking; likelihood also half as long, and on all lessons",
+        help="of tuning, for each way of ranking; likelihood also half as long, and on all examples",
     )
-    parser.add_argument("--preset", default="quick", help="the run whose lists and lessons quality is measured with")
+    parser.add_argument("--preset", default="quick", help="the run whose lists and examples quality is measured with")
     asked = parser.parse_args()
-    llm, known = weights.load(weights.SMOLLM2), told()
-    parts = {part: partial(PARTS[part], llm, known, asked) for part in asked.parts}
-    table.run(parts, COLUMNS, "llm_engine.csv")
+    ranker = default_ranker()
+    table.run({part: partial(PARTS[part], ranker, asked) for part in asked.parts}, COLUMNS, "llm_engine.csv")
     if {"quality", "others"} & set(asked.parts):
         minutes_figure()
 

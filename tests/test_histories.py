@@ -1,0 +1,103 @@
+"""Histories by hand and by property: prefixes, N(u), written ratings; and what is drawn beside them."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llama4rec_core.data import FILMS, Histories, cases, histories, make_dataset, popularity, split, unseen
+
+few = settings(max_examples=25, deadline=None)
+
+
+@st.composite
+def datasets(draw):
+    """A few users with 3 to 9 interactions each, in any order."""
+    lines = []
+    for user in range(draw(st.integers(1, 5))):
+        items = draw(st.lists(st.integers(0, 12), min_size=3, max_size=9, unique=True))
+        lines += [(user, item, draw(st.integers(1, 5)), draw(st.integers(0, 9))) for item in items]
+    frame = pd.DataFrame(draw(st.permutations(lines)), columns=["user", "item", "rating", "time"])
+    titles = pd.DataFrame({"item": range(13)}).assign(title=lambda table: "title " + table["item"].astype(str))
+    return make_dataset("made-up", frame, titles, scale=(1, 5))
+
+
+def by_hand(sequences, n_train, n_before_window, titles="abcdefghij", ratings=None) -> Histories:
+    items = np.concatenate(sequences)
+    ratings = np.ones(len(items), np.float32) if ratings is None else np.array(ratings, np.float32)
+    begin = np.cumsum([0, *map(len, sequences)])
+    counts = np.array(n_train), np.array(n_before_window)
+    return Histories(items, ratings, begin, *counts, tuple(titles), ("1", "2", "3", "4", "5"), FILMS)
+
+
+def test_history_is_the_end_of_a_prefix():
+    known = by_hand([[0, 1, 2, 3], [4, 5, 6]], [2, 1], [1, 1], ratings=[1, 2.4, 2.6, 5, 4, 9, -3])
+    assert known.history(0, 3, 2).tolist() == [1, 2]
+    assert known.history(1, 2, 10).tolist() == [4, 5] and known.history(1, 0, 10).tolist() == []
+    assert known.titles_of(0, 3, 2) == ["b", "c"]
+    assert known.rated_titles(0, 3, 2) == [("b", "2"), ("c", "3")]
+    assert known.rated_titles(1, 3, 3) == [("e", "4"), ("f", "5"), ("g", "1")]  # the nearest that can be written
+
+
+@few
+@given(datasets(), st.integers(0, 4))
+def test_a_user_s_sequence_is_train_valid_test_and_n_of_u_counts_train(dataset, window):
+    parts = split(dataset)
+    known = histories(dataset, parts, window, FILMS)
+    assert known.begin[-1] == len(known.items) == len(known.ratings) == len(dataset.interactions)
+    assert (known.items.dtype, known.ratings.dtype, known.begin.dtype) == (np.int64, np.float32, np.int64)
+    assert (known.n_train.dtype, known.n_before_window.dtype) == (np.int64, np.int64)
+    assert known.titles == tuple(dataset.items["title"]) and known.scale == ("1", "2", "3", "4", "5")
+    for user in range(dataset.n_users):
+        frames = [frame[frame["user"] == user] for frame in (parts.train, parts.valid, parts.test)]
+        together = pd.concat(frames)
+        assert known.history(user, len(together), 99).tolist() == together["item"].tolist()
+        written = [text for _, text in known.rated_titles(user, len(together), 99)]
+        assert written == [f"{rating:g}" for rating in together["rating"]]
+        assert known.n_train[user] == len(frames[0])
+        assert known.n_before_window[user] == max(1, len(frames[0]) - window)
+
+
+@few
+@given(datasets(), st.integers(0, 4), st.sampled_from(["direct", "sequential", "rating"]))
+def test_a_case_s_history_does_not_hold_its_target_or_what_comes_later(dataset, window, task):
+    parts = split(dataset)
+    known = histories(dataset, parts, window, FILMS)
+    for case in cases(parts, task, window).itertuples():
+        length = known.begin[case.user + 1] - known.begin[case.user]
+        history = known.history(case.user, case.prefix, 99).tolist()
+        later = known.history(case.user, length, length - case.prefix).tolist()
+        assert len(history) == case.prefix and case.item in later and not set(history) & set(later)
+
+
+@few
+@given(datasets(), st.integers(0, 9), st.integers(0, 3))
+def test_unseen_items_are_different_and_not_of_training(dataset, count, seed):
+    known = histories(dataset, split(dataset), 2, FILMS)
+    weight = popularity(known)
+    for user in range(dataset.n_users):
+        free = dataset.n_items - known.n_train[user]
+        for share in (None, weight):
+            drawn = unseen(known, user, count, np.random.default_rng(seed), share)
+            assert len(set(drawn.tolist())) == len(drawn) == min(count, free)
+            assert not set(drawn) & set(known.history(user, known.n_train[user], 99))
+        everything = unseen(known, user, dataset.n_items, np.random.default_rng(seed))
+        held_out = known.items[known.begin[user] + known.n_train[user] : known.begin[user + 1]]
+        assert set(held_out) <= set(everything)  # never steered around validation or test
+
+
+def test_unseen_draws_are_what_they_always_were():
+    known = by_hand([[0, 1, 2, 3, 7, 4], [5, 6, 6]], [5, 3], [3, 1])
+    assert unseen(known, 0, 3, np.random.default_rng(0)).tolist() == [8, 9, 6]
+    assert unseen(known, 1, 3, np.random.default_rng(1), popularity(known)).tolist() == [2, 9, 0]
+
+
+def test_items_are_drawn_as_often_as_they_were_chosen_before_the_windows():
+    """Item 1 was chosen by seven users, 2 by one, others by none, and each once more; 3 stands in windows only."""
+    known = by_hand([[1, 3]] * 7 + [[2, 3], [0, 4]], [2] * 9, [1] * 9, "abcde")
+    assert popularity(known).tolist() == [2, 8, 2, 1, 1]
+    rng = np.random.default_rng(0)
+    drawn = [int(unseen(known, 8, 1, rng, popularity(known))[0]) for _ in range(2000)]
+    share = np.bincount(drawn, minlength=5) / 2000
+    assert share == pytest.approx([0, 8 / 11, 2 / 11, 1 / 11, 0], abs=0.05)

@@ -1,0 +1,434 @@
+"""The notebooks' own code on a small run, with an LLM whose every score is known: what a backbone is fitted on, what
+LLM' and LLM'' are tuned on, who makes the augmented data, and on which part the weights are chosen."""
+
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from standins import (
+    BEFORE_WINDOW,
+    N_TRAIN,
+    SEED,
+    SEQUENCES,
+    SIMILAR,
+    Characters,
+    list_prompt,
+    lists,
+    notebook,
+    open_run,
+    predicted,
+    rating_of,
+    rating_prompt,
+    score_row,
+)
+from torch import nn, ones, zeros
+
+from llama4rec_core import augmentation
+from llama4rec_core.backbones import fit as fitting
+from llama4rec_core.backbones.predict import Predictions, read_predictions
+from llama4rec_core.files import read_json, write_frame, write_json
+from llama4rec_core.llm import batches, finetune, model, score
+from llama4rec_core.run import draw_users, rng
+
+USERS = range(8)
+
+
+@pytest.fixture
+def small(results, tmp_path):
+    """The run, what is prepared, and the preset's file."""
+    return *open_run(tmp_path), str(tmp_path / "small.yaml")
+
+
+# --- 02: what a backbone is fitted on ---------------------------------------------------------------------------------
+
+
+class Falling(nn.Module):
+    """Item 0 is everyone's best, then 1, and so on; ratings are 3. It remembers what embeddings were read after."""
+
+    def scores(self, users, histories):
+        return -ones(len(users), 16).cumsum(1)
+
+    def rate(self, users, items):
+        return 3 * ones(len(users))
+
+    def user_embeddings(self, histories):
+        self.read = [list(history) for history in histories]
+        return zeros(8, 2)
+
+
+def fitted_on(small, monkeypatch, backbone, fit):
+    """Run notebook 02; what it handed to the fitting, and the predictions that it left."""
+    run, _, preset = small
+    folder = run.path(f"backbones/{backbone}-s{SEED}/{fit}")
+    shutil.rmtree(folder)
+    handed = {}
+
+    def fit_backbone(name, data, valid, seed, settings):
+        handed.update(name=name, data=data, valid=valid, seed=seed, module=Falling())
+        return fitting.Fitted(name, handed["module"], pd.DataFrame({"epoch": [1]}))
+
+    monkeypatch.setattr(fitting, "fit", fit_backbone)
+    notebook("02", monkeypatch, preset=preset, backbone=backbone, seed=SEED, fit=fit)
+    assert (handed["name"], handed["seed"]) == (backbone, SEED)
+    return handed, read_predictions(folder)
+
+
+def items(frame, users=USERS):
+    return [frame.loc[frame["user"] == user, "item"].tolist() for user in users]
+
+
+@pytest.mark.parametrize("backbone", ["LightGCN", "SASRec", "DeepFM"])
+def test_a_base_fit_sees_the_training_part_and_predicts_validation_and_test(small, monkeypatch, backbone):
+    handed, known = fitted_on(small, monkeypatch, backbone, "base")
+    data = handed["data"]
+    assert [each.tolist() for each in data.histories] == [SEQUENCES[user][: N_TRAIN[user]] for user in USERS]
+    assert data.triples is None and data.insertions is None
+    assert items(handed["valid"]) == [[SEQUENCES[user][N_TRAIN[user]]] for user in USERS]
+    assert known.cases["part"].tolist() == ["valid"] * 8 + ["test"] * 8
+    assert handed["module"].read == [SEQUENCES[user][: N_TRAIN[user]] for user in USERS]
+
+
+@pytest.mark.parametrize("backbone", ["LightGCN", "SASRec", "DeepFM"])
+def test_an_out_of_fold_fit_sees_no_window_not_even_to_stop_early_and_predicts_the_windows(
+    small, monkeypatch, backbone
+):
+    handed, known = fitted_on(small, monkeypatch, backbone, "out_of_fold")
+    assert [each.tolist() for each in handed["data"].histories] == [
+        SEQUENCES[user][: BEFORE_WINDOW[user] - 1] for user in USERS
+    ]
+    assert items(handed["valid"]) == [[SEQUENCES[user][BEFORE_WINDOW[user] - 1]] for user in USERS]
+    assert items(known.cases) == [SEQUENCES[user][BEFORE_WINDOW[user] : N_TRAIN[user]] for user in USERS]
+    assert set(known.cases["part"]) == {"window"}
+
+
+def test_an_augmented_fit_sees_the_training_part_and_what_the_llm_made_for_its_task(small, monkeypatch):
+    run = small[0]
+    pairs = pd.DataFrame({"user": [1, 2], "preferred": [0, 5], "other": [6, 7], "agreed": [True, False]})
+    made = pd.DataFrame({"user": [3], "item": [9], "position": [2]})
+    about = pd.DataFrame({"item": [2], "director": [""], "star": ["Someone"]})
+    for name, frame in (("pairs", pairs), ("insertions", made), ("attributes", about)):
+        write_frame(run.path(f"augmentation/{name}-s{SEED}.csv"), frame)
+    handed, _ = fitted_on(small, monkeypatch, "LightGCN", "augmented")
+    assert handed["data"].triples.tolist() == [[1, 0, 6]]
+    handed, known = fitted_on(small, monkeypatch, "SASRec", "augmented")
+    assert handed["data"].insertions.tolist() == [[3, 9, 2]] and handed["data"].triples is None
+    assert [each.tolist() for each in handed["data"].histories] == [SEQUENCES[user][: N_TRAIN[user]] for user in USERS]
+    assert known.cases["part"].tolist() == ["valid"] * 8 + ["test"] * 8
+    handed, _ = fitted_on(small, monkeypatch, "DeepFM", "augmented")
+    features = handed["data"].item_features
+    assert features["star"].tolist() == ["", "", "Someone", *[""] * 13] and not features["director"].any()
+
+
+# --- 03 and 05: what LLM' and LLM'' are tuned on ----------------------------------------------------------------------
+
+
+def tuned_on(small, monkeypatch, number):
+    """Run notebook 03 or 05; the examples, the checkpoint's folder, and which checkpoints were loaded before tuning."""
+    handed, loaded = {}, []
+
+    def load(name, checkpoint=None):
+        loaded.append(checkpoint)
+        return Characters(checkpoint=str(checkpoint))
+
+    def tune(llm, chosen, settings, folder, seed):
+        handed.update(llm=llm, chosen=chosen, folder=folder, seed=seed, before=list(loaded))
+        write_json(folder / "tuning.json", {"llm": {}, "steps": 1})
+        write_frame(folder / "curve.csv", pd.DataFrame({"step": [1], "loss": [1.0]}))
+
+    monkeypatch.setattr(model, "load", load)
+    monkeypatch.setattr(finetune, "tune", tune)
+    monkeypatch.setattr(score, "score_row", score_row)
+    notebook(number, monkeypatch, preset=small[2], seed=SEED)
+    return handed
+
+
+def texts(handed):
+    llm = handed["llm"]
+    return {each.prompt.key: (llm.text(each.prompt), llm.branches(each.prompt)) for each in handed["chosen"]}
+
+
+def test_llm_1_is_tuned_without_any_hint_and_llm_2_on_the_same_examples_with_the_out_of_fold_backbone_s(
+    small, monkeypatch
+):
+    run, ready, _ = small
+    plain, hinted = (tuned_on(small, monkeypatch, number) for number in ("03", "05"))
+    assert plain["folder"] == run.path(f"llm/without_hints-s{SEED}") and plain["before"] == [None]
+    assert hinted["folder"] == run.path(f"llm/with_hints-s{SEED}") and hinted["before"] == [None]
+    assert plain["seed"] == hinted["seed"] == SEED
+    assert [each.prompt.key for each in plain["chosen"]] == [each.prompt.key for each in hinted["chosen"]]
+    assert [each.choice_sets for each in plain["chosen"]] == [each.choice_sets for each in hinted["chosen"]]
+
+    expected = {None: {}, "out_of_fold": {}}
+    for hint, found in expected.items():
+        for name, task in (("LightGCN", "direct"), ("SASRec", "sequential")):
+            known = read_predictions(run.path(f"backbones/{name}-s{SEED}/out_of_fold"))
+            for row, candidates in zip(known.cases.itertuples(), known.items.tolist(), strict=True):
+                if row.item in candidates and not ready.held_out[row.user]:
+                    found[f"{task}-window-{row.user}-{row.prefix}"] = list_prompt(row, candidates, hint)
+        for user in np.flatnonzero(~ready.held_out):
+            prefix = BEFORE_WINDOW[user]
+            targets = SEQUENCES[user][prefix : N_TRAIN[user]]
+            found[f"rating-{user}-{prefix}"] = rating_prompt(user, prefix, targets, "out_of_fold", hint)
+    kinds = ("direct", "sequential", "rating")
+    without, with_hints = (
+        {key: text for key, text in texts(handed).items() if key.startswith(kinds)} for handed in (plain, hinted)
+    )
+    assert without == expected[None] and with_hints == expected["out_of_fold"] and len(without) >= 6
+    others = [key for key in texts(plain) if not key.startswith(kinds)]
+    assert {key.split("-")[0] for key in others} == {"next", "pair"}
+    assert all(texts(plain)[key] == texts(hinted)[key] for key in others)
+    assert not any(ready.held_out[int(key.split("-")[-2])] for key in texts(plain))
+
+
+# --- 04: who makes the augmented data ---------------------------------------------------------------------------------
+
+
+def test_llm_1_makes_the_augmented_data_and_what_it_finds_likeliest_is_kept(small, monkeypatch):
+    run, ready, preset = small
+    loaded = []
+
+    def load(name, checkpoint=None):
+        """An LLM that likes the alphabet's end."""
+        loaded.append((Characters(lambda prefix, text: float(ord(text.strip()[-1]))), checkpoint))
+        return loaded[-1][0]
+
+    def generate(llm, prefix, tails, max_tokens):
+        return [f" directed by {llm.decode(tail)[5]}; starring nobody" for tail in tails]
+
+    monkeypatch.setattr(model, "load", load)
+    monkeypatch.setattr(batches, "score_row", score_row)
+    monkeypatch.setattr(augmentation, "generate", generate)
+    write_json(run.path(f"llm/without_hints-s{SEED}/tuning.json"), {})
+    notebook("04", monkeypatch, preset=preset, seed=SEED)
+    ((llm, checkpoint),) = loaded
+    assert checkpoint == run.path(f"llm/without_hints-s{SEED}")
+
+    pairs = pd.read_csv(run.path(f"augmentation/pairs-s{SEED}.csv"))
+    assert pairs["user"].tolist() == np.repeat(draw_users(4, 8, rng("P1 users", SEED)), 2).tolist()
+    assert (pairs["preferred"] > pairs["other"]).all() and pairs["agreed"].all()
+    made = pd.read_csv(run.path(f"augmentation/insertions-s{SEED}.csv"))
+    assert made["user"].tolist() == draw_users(4, 8, rng("P2 users", SEED))
+    draws = rng("P2 candidates", SEED)
+    drawn = [augmentation.unseen(ready.histories, user, 3, draws) for user in made["user"]]
+    assert made["item"].tolist() == [max(each) for each in drawn]
+    assert made["position"].tolist() == [int(draws.integers(0, N_TRAIN[user] + 1)) for user in made["user"]]
+    about = pd.read_csv(run.path(f"augmentation/attributes-s{SEED}.csv"))
+    assert about["item"].tolist() == [0, 1, 2, 3, 4] and about["director"].tolist() == list("ABCDE")
+    text = "".join(llm.text(prompt) for prompt in llm.read)
+    assert text and "similar taste" not in text and "suggests" not in text
+
+
+# --- 06: on which part weights are chosen, and what is measured -------------------------------------------------------
+
+
+def gain(place):
+    """NDCG@5 of a target at a place that counts from 0."""
+    return 1 / np.log2(place + 2)
+
+
+# at which place the target stands for each fit and each LLM, on each part; 0 is the best and 3 the last
+BACKBONE = {
+    "base": {"valid": 2, "test": 1},
+    "augmented": {"valid": 3, "test": 0},
+    "out_of_fold": {"window": 3},
+}
+RIGHT_ON_VALIDATION = {"valid": 0, "window": 0, "test": 3}
+RIGHT_ON_TEST = {"valid": 3, "window": 3, "test": 0}
+OTHERS = {"base-untuned": 3, "base-without_hints": 2}
+
+
+def with_target_at(place, target, candidates):
+    """Utilities of a list's candidates by which its target comes to `place`."""
+    order = [item for item in candidates if item != target]
+    order.insert(place, target)
+    return [-1.0 - order.index(item) for item in candidates]
+
+
+def given_lists(run, ready, llm, backbone=BACKBONE, test_target=None):
+    """Write every fit's lists and every LLM's answers. llm: LLM'''s places; test_target: another item is chosen."""
+    for fit, places in backbone.items():
+        folder = run.path(f"backbones/LightGCN-s{SEED}/{fit}")
+        rows = read_predictions(folder).cases
+        if test_target is not None:
+            rows = rows.assign(item=rows["item"].where(rows["part"] != "test", (rows["item"] + test_target) % 16))
+        found = lists(rows, lambda row, places=places: places[row.part])
+        scores = np.tile(np.array([4, 3, 2, 1], dtype=np.float32), (len(rows), 1))
+        Predictions(rows, found, scores, None, np.eye(8, dtype=np.float32)).write(folder)
+    answers = {
+        "base-untuned": ["base"],
+        "base-without_hints": ["base"],
+        "augmented-with_hints": ["augmented", "out_of_fold"],
+    }
+    for name, fits in answers.items():
+        out = []
+        for fit in fits:
+            known, seen = read_predictions(run.path(f"backbones/LightGCN-s{SEED}/{fit}")), set()
+            for row, candidates in zip(known.cases.itertuples(), known.items.tolist(), strict=True):
+                key = f"{row.part}-{row.user}-{row.prefix}"
+                if row.item not in candidates or key in seen or (name == "base-untuned" and row.part == "test"):
+                    continue
+                place = OTHERS[name] if name in OTHERS else llm[row.part]
+                utilities = with_target_at(place, row.item, candidates)
+                out += [(key, item, value) for item, value in zip(candidates, utilities, strict=True)]
+                seen.add(key)
+        frame = pd.DataFrame(out, columns=["key", "item", "utility"])
+        write_frame(run.path(f"scores/LightGCN-{name}-s{SEED}.parquet"), frame)
+
+
+def measured(small, monkeypatch, backbone="LightGCN"):
+    """Run notebook 06: what was chosen, and the metrics of every user."""
+    run, _, preset = small
+    folder = run.path(f"rows/{backbone}-s{SEED}")
+    shutil.rmtree(folder, ignore_errors=True)
+    notebook("06", monkeypatch, preset=preset, backbone=backbone, seed=SEED)
+    per_user = pd.read_parquet(folder / "per_user.parquet")
+    return (
+        read_json(folder / "choice.json"),
+        per_user,
+        pd.read_csv(folder / "grid.csv"),
+        pd.read_csv(folder / "within.csv"),
+    )
+
+
+def test_weights_that_are_best_on_validation_are_chosen_though_others_are_best_on_test(small, monkeypatch):
+    run, ready, _ = small
+    given_lists(run, ready, RIGHT_ON_VALIDATION)
+    choice, per_user, grid, _ = measured(small, monkeypatch)
+    assert choice["alpha_1"] >= 0.7 and choice["validation"]["Llama4Rec"] == pytest.approx(1)
+    ours = per_user[per_user["method"] == "Llama4Rec"]
+    assert ours["NDCG@5"].to_numpy() == pytest.approx([gain(3)] * 8)  # though M_c' alone would have had 1
+    assert (ours["alpha_1"] == choice["alpha_1"]).all() and (ours["alpha_2"] == choice["alpha_2"]).all()
+    assert (ours["mode"] == "positions").all()
+
+    given_lists(run, ready, RIGHT_ON_TEST)
+    choice, per_user, grid, _ = measured(small, monkeypatch)
+    assert choice["alpha_1"] == 0 and choice["validation"]["Llama4Rec"] == pytest.approx(gain(3))
+    ours = per_user[per_user["method"] == "Llama4Rec"]
+    assert ours["NDCG@5"].to_numpy() == pytest.approx([1] * 8)  # a weight of 0: M_c''s own order
+
+
+def test_weights_are_chosen_on_validation_and_the_windows_of_choosing_users(small, monkeypatch):
+    """The grid's first and last pair are the backbone alone and nearly the LLM alone: their values by hand."""
+    run, ready, _ = small
+    llm = {"valid": 0, "window": 1, "test": 2}
+    given_lists(run, ready, llm)
+    choice, _, grid, _ = measured(small, monkeypatch)
+    choosing = np.flatnonzero(ready.held_out)[:2]
+
+    def by_hand(valid, window):
+        # the list of a window holds the first of its two targets
+        users = [np.mean([valid, window, 0]) if user in choosing else valid for user in USERS]
+        return np.mean(users)
+
+    value = grid.set_index(["alpha_1", "alpha_2"])["value"]
+    assert value[0.0, 0.1] == pytest.approx(by_hand(gain(3), gain(3)))
+    assert value[0.9, 0.9] == pytest.approx(by_hand(gain(0), gain(1)))
+    assert choice["chosen_on"] == 8
+
+
+def test_windows_can_outvote_validation(small, monkeypatch):
+    """On validation both are alike; only the windows say that the LLM is wrong."""
+    run, ready, _ = small
+    backbone = BACKBONE | {"augmented": {"valid": 1, "test": 1}, "out_of_fold": {"window": 0}}
+    given_lists(run, ready, {"valid": 1, "window": 3, "test": 0}, backbone)
+    assert measured(small, monkeypatch)[0]["alpha_1"] == 0
+    given_lists(run, ready, {"valid": 1, "window": 0, "test": 3}, backbone | {"out_of_fold": {"window": 3}})
+    assert measured(small, monkeypatch)[2]["value"].max() > 0  # and the grid is not flat
+    grid = measured(small, monkeypatch)[2].set_index(["alpha_1", "alpha_2"])["value"]
+    assert grid[0.9, 0.9] > grid[0.0, 0.9]
+
+
+def test_what_users_chose_at_test_changes_no_weight(small, monkeypatch):
+    run, ready, _ = small
+    given_lists(run, ready, RIGHT_ON_VALIDATION)
+    before = measured(small, monkeypatch)
+    backbone = BACKBONE | {"augmented": {"valid": 3, "test": 1}, "base": {"valid": 2, "test": 3}}
+    given_lists(run, ready, RIGHT_ON_VALIDATION | {"test": 0}, backbone, test_target=5)
+    after = measured(small, monkeypatch)
+    assert before[0] == after[0] and before[2].equals(after[2]) and before[3].equals(after[3])
+    assert not before[1]["NDCG@5"].equals(after[1]["NDCG@5"])
+
+
+def test_base_is_the_backbone_s_order_and_ift_the_order_of_llm_1_about_the_base_lists(small, monkeypatch):
+    run, ready, _ = small
+    given_lists(run, ready, RIGHT_ON_VALIDATION)
+    choice, per_user, _, within = measured(small, monkeypatch)
+    value = per_user.set_index(["method", "user"])["NDCG@5"]
+    assert value["Base"].to_numpy() == pytest.approx([gain(1)] * 8)
+    assert value["IFT"].to_numpy() == pytest.approx([gain(2)] * 8)
+    others = per_user[per_user["method"] != "Llama4Rec"]
+    assert others[["alpha_1", "alpha_2", "mode", "changed"]].isna().all(axis=None)
+    assert choice["validation"]["Base"] == pytest.approx(gain(2)) == choice["validation"]["IFT"]
+    assert choice["compared_with"] == "Base" and choice["metric"] == "NDCG@5"
+    judges = within.set_index("name")["value"]
+    assert judges.round(6).to_dict() == {
+        "random": round(np.mean([gain(place) for place in range(4)]), 6),
+        "untuned": round(gain(3), 6),
+        "LLM'": round(gain(2), 6),
+        "LLM''": 1.0,
+        "backbone": round(gain(2), 6),
+    }
+    about = per_user[["dataset", "backbone", "seed"]].drop_duplicates().to_numpy().tolist()
+    assert about == [["small", "LightGCN", SEED]]
+
+
+def test_a_changed_top_is_counted_against_the_unaugmented_backbone(small, monkeypatch):
+    run, ready, _ = small
+    given_lists(run, ready, RIGHT_ON_TEST)
+    ours = measured(small, monkeypatch)[1].query("method == 'Llama4Rec'")
+    assert ours["changed"].tolist() == [1.0] * 8  # a weight of 0, but another list
+    given_lists(run, ready, RIGHT_ON_TEST, BACKBONE | {"augmented": {"valid": 2, "test": 1}})
+    ours = measured(small, monkeypatch)[1].query("method == 'Llama4Rec'")
+    assert ours["changed"].tolist() == [0.0] * 8
+
+
+def given_ratings(run, ready, right_on):
+    """Base ratings are 1 too high, LLM' is 0.5 too low, M_c' is right on test and 2 too high elsewhere; LLM'' is right
+    on the parts in `right_on` and 1 too low on others."""
+    parts = {"base": ("valid", "test"), "augmented": ("valid", "test", "window")}
+    for name in ("base-untuned", "base-without_hints", "augmented-with_hints"):
+        fit = name.split("-")[0]
+        rows = pd.concat(
+            read_predictions(run.path(f"backbones/DeepFM-s{SEED}/{each}")).cases for each in ("base", "out_of_fold")
+        )
+        rows = rows[rows["part"].isin(parts[fit][:1] if name == "base-untuned" else parts[fit])]
+        rows = rows[(rows["part"] != "window") | rows["user"].isin(np.flatnonzero(ready.held_out)[:2])]
+        actual = rows["rating"].to_numpy() * 0 + 3.0
+        off = {"base-untuned": -2.0, "base-without_hints": -0.5}.get(name)
+        llm = actual + (np.where(rows["part"].isin(right_on), 0.0, -1.0) if off is None else off)
+        backbone = actual + (1.0 if fit == "base" else np.where(rows["part"] == "test", 0.0, 2.0))
+        frame = rows[["part", "user", "item"]].assign(rating=actual, backbone=backbone, expected=llm, likeliest=1.0)
+        write_frame(run.path(f"scores/DeepFM-{name}-s{SEED}.parquet"), frame)
+
+
+def test_for_ratings_too_weights_are_chosen_on_validation_and_windows(small, monkeypatch):
+    run, ready, _ = small
+    given_ratings(run, ready, ("valid", "window"))
+    choice, per_user, grid, within = measured(small, monkeypatch, "DeepFM")
+    assert (choice["alpha_1"], choice["alpha_2"]) == (0.9, 0.9) and choice["metric"] == "RMSE"
+    error = per_user.set_index(["method", "user"])["MSE"]
+    assert error["Base"].to_numpy() == pytest.approx([1.0] * 8) and error["IFT"].to_numpy() == pytest.approx([0.25] * 8)
+    counts = np.log(np.array(N_TRAIN) + 1)
+    alpha = 0.9 * np.maximum((counts.max() - counts) / (counts.max() - counts.min()), 0.9)
+    assert error["Llama4Rec"].to_numpy() == pytest.approx(alpha**2)  # LLM'' is 1 too low, M_c' is right
+    assert choice["validation"]["Base"] == pytest.approx(1) and choice["validation"]["IFT"] == pytest.approx(0.5)
+    assert choice["compared_with"] == "IFT" and per_user["changed"].isna().all()
+    judges = within.set_index("name")["value"].round(6).to_dict()
+    assert judges == {"untuned": 2.0, "LLM'": 0.5, "LLM''": 0.0, "backbone": 1.0}
+
+    given_ratings(run, ready, ("valid",))  # the windows say that the LLM is wrong by 1, the backbone by 2
+    grid = measured(small, monkeypatch, "DeepFM")[2].set_index(["alpha_1", "alpha_2"])["value"]
+    choosing = set(np.flatnonzero(ready.held_out)[:2])
+    w = 0.9 * np.maximum((counts.max() - counts) / (counts.max() - counts.min()), 0.9)
+    valid, window = (2 * (1 - w)) ** 2, (2 * (1 - w) - w) ** 2
+    by_user = [(valid[u] + 2 * window[u]) / 3 if u in choosing else valid[u] for u in USERS]
+    assert grid[0.9, 0.9] == pytest.approx(np.mean(by_user)) and grid[0.0, 0.1] == pytest.approx(4)
+
+
+def test_the_small_run_s_own_numbers():
+    """What the other tests lean on: sequences without repeats, similar users that differ by fit."""
+    assert all(len(set(sequence)) == len(sequence) for sequence in SEQUENCES)
+    assert len({tuple(users) for users in SIMILAR.values()}) == 3
+    assert all(users[users[u]] == u != users[u] for users in SIMILAR.values() for u in USERS)
+    assert predicted(0, 1, "base") != predicted(0, 1, "augmented") and rating_of(1, 2) == 1

@@ -1,0 +1,243 @@
+"""What Snakemake would do, by dry runs: which jobs there are, what they read and write, and what a change redoes."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass, field
+
+import nbformat
+import pandas as pd
+import pytest
+import yaml
+
+from llama4rec_core import paths
+from llama4rec_core.backbones import BASELINES, PAPER_BACKBONES
+from llama4rec_core.run import Run, lock
+
+MINE = """
+data: {name: own, interactions: plays.csv, items: songs.csv, protocol: rolling}
+backbones: [LightGCN, SASRec, DeepFM]
+"""
+BACKBONES = ("LightGCN", "SASRec", "DeepFM")
+MADE = dict(
+    zip(BACKBONES, ("pairs", "insertions", "attributes"), strict=True)
+)  # what each is fitted on beside the data
+LLMS = {"base": ("untuned", "without_hints"), "augmented": ("with_hints",)}
+
+
+@dataclass
+class Job:
+    """One job of a dry run."""
+
+    name: str  # the rule and its wildcards, by the alphabet of their names
+    inputs: list[str] = field(default_factory=list)
+    outputs: list[str] = field(default_factory=list)
+    command: str = ""
+
+
+def snakemake(preset, *further, python=()):
+    command = [sys.executable, *python, "-m", "snakemake", "--config", f"preset={preset}", *further]
+    env = os.environ | {"PYTHONPATH": str(paths.ROOT)}
+    return subprocess.run(command, cwd=paths.ROOT, env=env, capture_output=True, text=True, timeout=120)
+
+
+def dry_run(preset, *targets) -> dict[str, Job]:
+    """The jobs that Snakemake would run, without the rules that only gather."""
+    done = snakemake(preset, "--dry-run", "--printshellcmds", "--", *targets)
+    assert done.returncode == 0, done.stderr
+    jobs = {}
+    for block in re.split(r"^(?:local)?rule ", done.stdout, flags=re.MULTILINE)[1:]:
+        name, rest = block.split(":", 1)
+        found = dict(re.findall(r"^    (input|output|wildcards): (.*)$", rest, flags=re.MULTILINE))
+        command = re.search(r"^Shell command: *(.*)$", rest, flags=re.MULTILINE) or re.search(
+            r"^((?:\w+=\S+ )*(?:papermill|python) .*)$", rest, flags=re.MULTILINE
+        )
+        wildcards = sorted(re.findall(r"(\w+)=([\w-]+)", found.get("wildcards", "")))
+        job = Job(" ".join([name, *(value for _, value in wildcards)]))
+        job.inputs, job.outputs = (found[key].split(", ") if key in found else [] for key in ("input", "output"))
+        job.command = command[1] if command else ""
+        if job.outputs:
+            jobs[job.name] = job
+    return jobs
+
+
+def all_jobs():
+    """Those of three backbones and one seed."""
+    return {
+        "data", "title_prior", "memorization_probe", "tune_without_hints 0", "tune_with_hints 0", "tables",
+        *(f"data_augmentation {kind} 0" for kind in MADE.values()),
+        *(f"backbone {fit} {name} 0" for name in BACKBONES for fit in ("base", "out_of_fold", "augmented")),
+        *(f"ask {fit} {llm} {name} 0" for name in BACKBONES for fit, llms in LLMS.items() for llm in llms),
+        *(f"aggregation {name} 0" for name in BACKBONES),
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """The jobs of preset smoke, from nothing."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LLAMA4REC_RESULTS", str(tmp_path_factory.mktemp("smoke")))
+        yield dry_run("smoke")
+
+
+def write_own(folder, last_rating=3):
+    plays = [(u, i, 1 + (u + i) % 5, i) for u in range(3) for i in range(20)]
+    plays[-1] = (*plays[-1][:2], last_rating, plays[-1][3])
+    pd.DataFrame(plays, columns=["user", "item", "rating", "time"]).to_csv(folder / "plays.csv", index=False)
+    pd.DataFrame({"item": range(20), "title": [f"Song {i}" for i in range(20)]}).to_csv(
+        folder / "songs.csv", index=False
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run on own data whose files are all there, as if made; not one of them holds anything."""
+    folder = tmp_path_factory.mktemp("own")
+    write_own(folder)
+    (folder / "mine.yaml").write_text(MINE, encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LLAMA4REC_RESULTS", str(folder / "results"))
+        run = Run.open(folder / "mine.yaml")
+        for job in dry_run(run.asked).values():
+            for path in job.outputs:
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                open(path, "w").close()
+        yield run
+
+
+def test_a_smoke_run_is_these_jobs(smoke):
+    assert set(smoke) == all_jobs()
+
+
+def test_each_file_has_one_rule(smoke, monkeypatch, tmp_path):
+    """Asked for every file by its name, Snakemake finds one rule that makes it, the one that made it in the run."""
+    written = [path for job in smoke.values() for path in job.outputs]
+    assert len(written) == len(set(written))
+    run = written[0].split("/runs/")[0]
+    monkeypatch.setenv("LLAMA4REC_RESULTS", run)
+    again = dry_run("smoke", *written)
+    assert {name: job.outputs for name, job in again.items()} == {name: job.outputs for name, job in smoke.items()}
+
+
+def test_base_rows_and_other_ways_of_ranking_write_files_of_their_own(smoke, monkeypatch):
+    runs = next(iter(smoke.values())).outputs[0].split("/runs/")[0]
+    monkeypatch.setenv("LLAMA4REC_RESULTS", runs)
+    ways = [
+        f"{runs}/runs/smoke/scores/ways/LightGCN-{way}-s0.json"
+        for way in ("likelihood", "yes_no", "letters", "listwise")
+    ]
+    further = dry_run("smoke", "base", *ways)
+    assert sum(name.startswith("base_row ") for name in further) == (
+        2 * 5 * len(PAPER_BACKBONES) + len(BASELINES) + 2 * len(BACKBONES)
+    )
+    written = [path for name, job in (smoke | further).items() for path in job.outputs]
+    assert len(written) == len(set(written))
+
+
+class Required(Exception):
+    """Ends a notebook's first cell where it has said which files it needs."""
+
+
+def test_every_file_that_a_notebook_requires_is_an_input_of_its_rule_and_what_it_makes_an_output(
+    smoke, results, monkeypatch
+):
+    """The first cell of each notebook is run with the parameters of each of its jobs, up to `run.require`."""
+
+    def require(run, *names, makes=()):
+        raise Required(names, makes)
+
+    monkeypatch.setattr(Run, "require", require)
+    seen = set()
+    for job in smoke.values():
+        words = shlex.split(job.command.split(" && ")[0])
+        if "papermill" not in words:
+            continue
+        (source,) = [word for word in words if word.startswith("notebooks/") and word.endswith(".ipynb")]
+        given = {}
+        for number, word in enumerate(words):
+            if word == "-p":
+                given[words[number + 1]] = yaml.safe_load(words[number + 2])
+            if word == "-y":
+                given |= yaml.safe_load(words[number + 1])
+        parameters, first = [
+            c for c in nbformat.read(paths.ROOT / source, as_version=4).cells if c.cell_type == "code"
+        ][:2]
+        known = {}
+        exec(parameters.source, known)
+        assert set(given) <= set(known), f"{source} does not know a parameter of {job.name}"  # papermill only warns
+        with pytest.raises(Required) as said:
+            exec(first.source, known | given)
+        names, makes = said.value.args
+        inputs, outputs = ({path.split("/runs/smoke/")[1] for path in files} for files in (job.inputs, job.outputs))
+        assert set(names) <= inputs, job.name
+        assert set(makes) <= outputs, job.name
+        seen.add(source.split("/")[1][:2])
+    assert seen == {"01", "02", "03", "04", "05", "06", "09"}
+
+
+def test_a_dry_run_waits_for_nobody_and_imports_no_torch(results):
+    held = lock(results / "runs" / "smoke")
+    done = snakemake("smoke", "-np", python=["-X", "importtime"])  # with short options in one word, as people type them
+    os.close(held)
+    assert done.returncode == 0 and "another workflow" not in done.stdout + done.stderr
+    imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert "llama4rec_core.run" in imported and not imported & {"torch", "transformers", "matplotlib"}
+
+
+def test_nothing_is_left_to_do_in_a_finished_run(finished):
+    assert dry_run(finished.asked) == {}
+
+
+def test_changed_own_data_are_used_and_the_same_data_written_again_change_nothing(finished):
+    folder, record = finished.folder.parents[2], finished.path("data/raw.json")
+    before, when = record.read_text(), record.stat()
+    write_own(folder)
+    assert dry_run(finished.asked) == {}
+    write_own(folder, last_rating=5)
+    assert set(dry_run(finished.asked)) == all_jobs()
+    write_own(folder)
+    record.write_text(before)
+    os.utime(record, ns=(when.st_atime_ns, when.st_mtime_ns))
+
+
+def test_a_changed_setting_is_refused_in_one_sentence(finished):
+    preset = finished.folder.parents[2] / "mine.yaml"
+    preset.write_text(MINE + "prompts: {similar: 2}\n", encoding="utf-8")
+    done = snakemake(finished.asked, "-n")
+    preset.write_text(MINE, encoding="utf-8")
+    assert done.returncode != 0
+    said = [line for line in (done.stdout + done.stderr).splitlines() if "results/runs/mine" in line]
+    assert said == [
+        "results/runs/mine was made with prompts.similar = 8, the preset now says 2: delete that folder or give the "
+        "preset another name"
+    ]
+
+
+ROW = {"ask augmented with_hints {} 0", "aggregation {} 0", "tables"}
+
+
+def of(name, *jobs):
+    return {job.format(name) for job in jobs}
+
+
+@pytest.mark.parametrize("file, redone", [
+    ("tables/run.json", {"tables"}),
+    ("llm/memorization.csv", {"memorization_probe", "tables"}),
+    ("augmentation/pairs-s0.csv",
+     {"data_augmentation pairs 0", "backbone augmented LightGCN 0"} | of("LightGCN", *ROW)),
+    ("backbones/SASRec-s0/augmented/predictions.parquet", {"backbone augmented SASRec 0"} | of("SASRec", *ROW)),
+    ("scores/DeepFM-base-untuned-s0.parquet", {"ask base untuned DeepFM 0", "aggregation DeepFM 0", "tables"}),
+    ("rows/LightGCN-s0/per_user.parquet", {"aggregation LightGCN 0", "tables"}),
+    ("llm/with_hints-s0/tuning.json", {"tune_with_hints 0"} | {job for name in BACKBONES for job in of(name, *ROW)}),
+    ("data/dataset.json", all_jobs()),
+])  # fmt: skip
+def test_a_deleted_file_redoes_what_depends_on_it_and_nothing_else(finished, file, redone):
+    path = finished.path(file)
+    when = path.stat()
+    path.unlink()
+    found = set(dry_run(finished.asked))
+    path.touch()
+    os.utime(path, ns=(when.st_atime_ns, when.st_mtime_ns))
+    assert found == redone
