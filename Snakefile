@@ -45,7 +45,7 @@ def papermill(notebook):
     return (
         f"{INSIDE}=1 TOKENIZERS_PARALLELISM=false PYDEVD_DISABLE_FILE_VALIDATION=1 papermill --cwd notebooks "
         "--no-progress-bar --log-output --log-level WARNING --stdout-file /dev/stderr --execution-timeout -1 "
-        f"notebooks/{notebook}.ipynb {{output.notebook}} -p preset {NAMED} {{params}}"
+        f"notebooks/{notebook}.ipynb {{output.notebook:q}} -p preset {NAMED} {{params}}"
     )
 
 
@@ -150,7 +150,7 @@ rule tune_without_hints:  # LLM'
         "-p seed {seed}",
     threads: workflow.cores
     shell:
-        papermill("03_instruction_tuning") + f" && rm -rf {RUN}/llm/.without_hints-s{{wildcards.seed}}-*"
+        papermill("03_instruction_tuning") + f" && rm -rf {shlex.quote(RUN)}/llm/.without_hints-s{{wildcards.seed}}-*"
 
 
 rule data_augmentation:  # P1, P2 or P3
@@ -180,7 +180,7 @@ rule tune_with_hints:  # LLM''
         "-p seed {seed}",
     threads: workflow.cores
     shell:
-        papermill("05_prompt_augmentation") + f" && rm -rf {RUN}/llm/.with_hints-s{{wildcards.seed}}-*"
+        papermill("05_prompt_augmentation") + f" && rm -rf {shlex.quote(RUN)}/llm/.with_hints-s{{wildcards.seed}}-*"
 
 
 rule ask:  # an LLM about a backbone's lists or ratings

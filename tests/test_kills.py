@@ -1,14 +1,13 @@
 """A run that is killed goes on by the same command, and ends with the same files. Preset smoke, the real LLM.
 
-The straight run that the killed one is compared with is made here; LLAMA4REC_STRAIGHT names the folder of one that is
-there already (its results/runs/smoke).
+The straight run that the killed one is compared with is made here; LLAMA4REC_STRAIGHT names the folder of one that the
+same code made (its results/runs/smoke).
 """
 
 import json
 import os
 import random
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -176,17 +175,20 @@ def test_a_run_killed_more_than_twenty_times_ends_with_the_files_of_one_that_was
     assert_is_whole_offline(page.read_text(encoding="utf-8"))
 
 
-def test_jobs_that_outlive_a_killed_snakemake_are_waited_for(straight, tmp_path):
+def test_a_job_that_outlives_a_killed_snakemake_is_waited_for(straight, tmp_path):
     """Only Snakemake is killed: the job it had started goes on, and holds the run's lock until it has ended."""
-    process = start(tmp_path)
-    while not (tmp_path / "runs/smoke/notebooks").exists() or "papermill" not in str(
-        [each.cmdline() for each in tree(process)]
-    ):
+    run = tmp_path / "runs" / "smoke"
+    target = ("--", str(run / "llm" / "prior.parquet"))
+    process = start(tmp_path, *target)
+    while "untuned_llm.py" not in at_work(tree(process)):
+        assert process.poll() is None
         time.sleep(0.1)
     left = tree(process)[1:]
-    process.send_signal(signal.SIGKILL)
+    process.kill()
     process.wait()
     assert any(each.is_running() for each in left)
-    finish(tmp_path)
+    finish(tmp_path, *target)
+    assert not any(each.is_running() for each in left)
     assert "another workflow is at work in smoke" in (tmp_path / "said.txt").read_text(errors="replace")
-    assert_same(tmp_path / "runs" / "smoke", straight)
+    ours, theirs = values(run), values(straight)
+    pd.testing.assert_frame_equal(ours["llm/prior.parquet"], theirs["llm/prior.parquet"], check_exact=True)

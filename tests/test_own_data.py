@@ -92,6 +92,6 @@ def test_own_data_go_through_the_whole_workflow(tmp_path, results, attributes):
     }
     for notebook in ("03_instruction_tuning_s0", "05_prompt_augmentation_s0"):
         prompt = printed(run / f"notebooks/{notebook}.ipynb")
-        assert "listener" in prompt and "songs" in prompt and "movie" not in prompt.lower()
+        assert "listener" in prompt and "played" in prompt and "movie" not in prompt.lower()
     asked = pd.read_csv(run / "augmentation/attributes-s0.csv", keep_default_na=False)
     assert len(asked) == (0 if attributes == "[]" else 30)
