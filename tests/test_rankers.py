@@ -320,3 +320,27 @@ def test_too_many_letters_are_an_error():
     llm = Characters()
     with pytest.raises(ValueError, match="27 candidates are more than there are letters"):
         asked("letters", llm, candidates=[f"Film {n}" for n in range(27)])
+
+
+def test_a_written_list_has_room_for_every_title_and_the_first_written_gets_minus_one(tmp_path, monkeypatch):
+    llm, told = Characters(), []
+    prompt = WAYS["listwise"].prompt(llm, "a", HISTORY, FILMS, WORDS, None)
+
+    def write(llm, prefix, tails, max_tokens, lines):
+        told.append((max_tokens, lines))
+        return ["\n".join(FILMS)]
+
+    monkeypatch.setattr("llama4rec_core.llm.batches.generate", write)
+    found = WAYS["listwise"].utilities(llm, [prompt], {"a": FILMS}, tmp_path / "a.parquet", "test", 512)
+    assert found.sort_values("candidate")["utility"].tolist() == [-1, -2, -3, -4]
+    assert told == [(len("\n".join(FILMS)) + 2 * 4, 4)]  # a mark before and a line's end after each, one token each
+    nothing = WAYS["listwise"].utilities(llm, [], {}, tmp_path / "none.parquet", "test", 512)
+    assert len(nothing) == 0 and list(nothing.columns) == ["key", "candidate", "utility"]
+
+
+def test_a_written_list_is_learnt_as_one_whole_answer():
+    llm = Characters()
+    asked = WAYS["listwise"].prompt(llm, "a", HISTORY, FILMS, WORDS, None)
+    example = WAYS["listwise"].example(llm, asked, FILMS, [2], np.zeros(4))
+    assert example.choice_sets == (ChoiceSet((0,), 0),)
+    assert llm.decode(example.prompt.branches[0].tokens).startswith(FILMS[2] + "\n")
