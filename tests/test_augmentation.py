@@ -1,6 +1,8 @@
 """Data augmentation by hand, by an LLM whose every score is known: what is asked, what is kept, and what becomes of it
 in the conventional model's training data."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -162,10 +164,19 @@ def training() -> TrainingData:
     return TrainingData(3, 8, users, items, np.ones(6), item_features=features)
 
 
+EXAMPLES = """Films, with what each is known for.
+Spirited Away (2001): directed by Hayao Miyazaki; starring Rumi Hiiragi
+Gladiator (2000): directed by Ridley Scott; starring Russell Crowe
+The Departed (2006): directed by Martin Scorsese; starring Leonardo DiCaprio
+Lost in Translation (2003): directed by Sofia Coppola; starring Bill Murray
+"""
+
+
 def test_attributes_are_written_and_read_item_by_item(tmp_path, monkeypatch):
     asked = []
 
     def generate(llm, prefix, tails, max_tokens):
+        assert llm.decode(prefix) == EXAMPLES and max_tokens == 28
         asked.append([llm.decode(tail) for tail in tails])
         return [f" directed by D{len(tail)}; starring {llm.decode(tail)[0]}" for tail in tails[:-1]] + [" no idea"]
 
@@ -173,13 +184,51 @@ def test_attributes_are_written_and_read_item_by_item(tmp_path, monkeypatch):
     items, years = np.array([7, 1, 3]), ["1995", "", "1981"]
     found = augmentation.attributes(Characters(), KNOWN, items, years, tmp_path / "p3.parquet", per_batch=2)
     assert asked == [["Brazil:", "Heat (1995):"], ["Diva (1981):"]]  # like lengths together
-    assert found["item"].tolist() == [1, 3, 7] and found["title"].tolist() == ["Brazil", "Diva", "Heat"]
+    assert found["item"].tolist() == [1, 3, 7] and found.index.tolist() == [0, 1, 2]
+    assert found["title"].tolist() == ["Brazil", "Diva", "Heat"]
     assert found["director"].tolist() == ["D7", "", ""] and found["star"].tolist() == ["B", "", ""]
     assert found["answer"].tolist() == ["directed by D7; starring B", "no idea", "no idea"]
     assert found["defects"].tolist() == ["", "no director, no star", "no director, no star"]
     cost = batches.cost(tmp_path / "p3.parquet")
     assert cost["tokens_written"] == len(" directed by D7; starring B") + 2 * len(" no idea")
     assert cost["tokens_read"] == len("Brazil:Heat (1995):Diva (1981):") and cost["prompts"] == 3
+
+
+def test_attributes_are_asked_for_anew_of_other_items_in_other_batches_and_after_other_examples(tmp_path, monkeypatch):
+    asked = []
+
+    def generate(llm, prefix, tails, max_tokens):
+        asked.extend(llm.decode(tail) for tail in tails)
+        return [" no idea"] * len(tails)
+
+    monkeypatch.setattr(augmentation, "generate", generate)
+    other = replace(KNOWN, words=replace(FILMS, examples=FILMS.examples[:1]))
+    for known, items, size in ((KNOWN, [1], 1), (KNOWN, [1], 1), (KNOWN, [2], 1), (other, [2], 1), (other, [2, 3], 1),
+                               (other, [2, 3], 2)):  # fmt: skip
+        augmentation.attributes(Characters(), known, items, [""] * len(items), tmp_path / "p3.parquet", size)
+    assert asked == ["Brazil:", "Clue:", "Clue:", "Clue:", "Diva:", "Clue:", "Diva:"]
+    with pytest.raises(ValueError):
+        augmentation.attributes(Characters(), KNOWN, [1, 2], [""], tmp_path / "p3.parquet")
+
+
+def test_what_is_asked_is_named_where_progress_is_shown(tmp_path, monkeypatch, capsys):
+    asked_pairs(Characters(), tmp_path)
+    asked_insertions(Characters(), tmp_path)
+    monkeypatch.setattr(augmentation, "generate", lambda llm, prefix, tails, max_tokens: [""] * len(tails))
+    augmentation.attributes(Characters(), KNOWN, [1], [""], tmp_path / "p3.parquet")
+    shown = capsys.readouterr().out
+    assert all(f"{what}: " in shown for what in ("P1 pairs", "P2 insertions", "P3 attributes"))
+
+
+def test_prompts_are_read_in_rows_of_the_length_asked_for(tmp_path, monkeypatch):
+    """Three users' pairs are some 3,000 characters each: one row, or three."""
+    rows = []
+    monkeypatch.setattr(batches, "score_row", lambda llm, prompts: rows.append(len(prompts)) or score_row(llm, prompts))
+    for row_tokens, expected in ((10**6, [3]), (100, [1, 1, 1])):
+        rows.clear()
+        rng, path = np.random.default_rng(0), tmp_path / f"{row_tokens}.parquet"
+        augmentation.pairs(Characters(), KNOWN, [0, 1, 2], 2, 2, rng, path, row_tokens)
+        assert rows == expected
 
 
 def test_attributes_join_the_items_they_are_of_and_items_without_an_answer_have_empty_ones():

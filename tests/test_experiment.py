@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from llama4rec_core import experiment
+from llama4rec_core import evaluation, experiment
 from llama4rec_core.aggregation import Choice, user_weights
 from llama4rec_core.backbones.predict import Predictions
 from llama4rec_core.experiment import VARIANTS, Lists, Ratings, Variant
@@ -157,6 +157,23 @@ def test_each_judge_alone_is_judged_within_lists_that_hold_their_target():
     assert found["name"] == "LLM'" and found["lists"] == 3
     assert found["value"] == pytest.approx(((THIRD + SECOND) / 2 + 1) / 2)  # each user weighs the same
     assert found["ci_low"] <= found["value"] <= found["ci_high"]
+
+
+def test_only_the_first_five_places_count_in_what_weights_are_chosen_by():
+    """A target in the sixth place, for the backbone as for the LLM, gives nothing; one in the fifth does."""
+    items = [[1, 2, 3, 4, 5, 6]] * 2
+    known = predictions("test", [0, 1], [6, 5], items, [[6, 5, 4, 3, 2, 1]] * 2)
+    falling = dict(zip(items[0], (6, 5, 4, 3, 2, 1), strict=True))
+    cases = Lists.of(known, said(("test-0-3", falling), ("test-1-3", falling)), "positions")
+    for values in (cases.metric(0.5), cases.llm_alone()[1], cases.backbone_alone()[1]):
+        assert values == pytest.approx([0, 1 / np.log2(6)])
+
+
+def test_intervals_are_of_as_many_draws_as_asked_for():
+    users, values = np.arange(6), np.array([0.1, 0.2, 0.4, 0.5, 0.9, 1.0])
+    few, many = (experiment.alone(DIRECT, "x", users, values, draws) for draws in (5, 2000))
+    expected = evaluation.estimate(values, draws=5)
+    assert (few["ci_low"], few["ci_high"]) == (expected.ci_low, expected.ci_high) != (many["ci_low"], many["ci_high"])
 
 
 def test_a_judge_of_no_list_has_no_value():

@@ -97,7 +97,7 @@ def test_a_written_list_is_read_against_its_candidates(tmp_path, monkeypatch):
     said = []
 
     def write(llm, prefix, tails, max_tokens, lines):
-        said.append((len(tails), lines))
+        said.append((len(tails), lines, max_tokens))
         return ["Fargo\nAlien\nCasablanca", ""]
 
     monkeypatch.setattr("llama4rec_core.llm.batches.generate", write)
@@ -107,7 +107,8 @@ def test_a_written_list_is_read_against_its_candidates(tmp_path, monkeypatch):
     assert shown["a"] != [0, 1, 2, 3] != shown["b"]
     for key, order in {"a": [2, 0, *(c for c in shown["a"] if c in (1, 3))], "b": shown["b"]}.items():
         assert np.argsort(-found[key]).tolist() == order
-    assert said == [(2, 4)]
+        assert sorted(found[key]) == [-4, -3, -2, -1]
+    assert said == [(2, 4, len("\n".join(FILMS)) + 2 * 4)]  # room for every title, and some numbering
 
 
 @pytest.mark.llm
@@ -251,6 +252,7 @@ def test_what_each_way_is_taught():
             ChoiceSet((0, 1, 3), 0, (0.1, 0.2, 0.4)),
         )
     assert teach["letters"].choice_sets == (ChoiceSet((0,), 2),)
+    assert teach["listwise"].choice_sets == (ChoiceSet((0,), 0),)
     (written,) = teach["listwise"].prompt.branches
     rest = [FILMS[c] for c in prompts.shown_order("a", 4) if c in (1, 3)]  # as shown, not as a backbone would have it
     assert llm.decode(written.tokens) == "\n".join(["Fargo", "Alien", *rest, ""])
@@ -301,6 +303,20 @@ def test_utilities_by_letter_are_those_of_the_letter_before_the_title(histories,
         assert items[best] - items[worst] == pytest.approx(lengths, abs=1e-4)
 
 
+def test_a_list_that_is_written_is_read_by_the_titles_of_its_own_candidates(histories, tmp_path, monkeypatch):
+    said = {"a": "Alien\nIl Postino\nThe Godfather", "b": "Toy Story\nFargo\nJurassic Park"}
+
+    def write(llm, prefix, tails, max_tokens, lines):
+        return [said["a" if "Alien" in llm.decode(tail) else "b"] for tail in tails]
+
+    monkeypatch.setattr(batches, "generate", write)
+    ranker = Ranker("listwise", Characters(), histories, 0, None, np.zeros(6, dtype=np.float32), 512)
+    lists = [CandidateList("a", 0, 2, np.array([3, 0, 1]), ()), CandidateList("b", 1, 3, np.array([2, 5, 4]), ())]
+    found = ranker.utilities(lists, [ranker.prompt(each) for each in lists], tmp_path / "x.parquet", "test")
+    places = {(row.key, row.item): row.utility for row in found.itertuples()}
+    assert places == {("a", 0): -1, ("a", 3): -2, ("a", 1): -3, ("b", 4): -1, ("b", 2): -2, ("b", 5): -3}
+
+
 def test_the_loss_of_yes_and_no_by_hand():
     """Two candidates, 3 and 4 4, each followed by yes (7) or no (8); the second is right."""
     branches = (Branch((3,), choices=(7, 8)), Branch((4, 4), choices=(7, 8)))
@@ -314,6 +330,24 @@ def test_the_loss_of_yes_and_no_by_hand():
     cross_entropy = -(log_p[1, 7] + log_p[0, 8]) / 2  # yes about the right one, no about the other
     found = tree_loss(SimpleNamespace(logits=logits), batch["labels"], choice_weight=2.0)
     assert found.item() == pytest.approx((cross_entropy + 2 * choice).item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("way", SCORED)
+def test_prompts_are_read_under_their_name_and_in_rows_of_the_length_asked_for(way, tmp_path, monkeypatch, capsys):
+    rows, llm = [], Characters()
+    monkeypatch.setattr(batches, "score_row", lambda llm, prompts: rows.append(len(prompts)) or score_row(llm, prompts))
+    given = [asked(way, llm, key) for key in "ab"]
+    for row_tokens, expected in ((10**6, [2]), (10, [1, 1])):
+        rows.clear()
+        titles, path = dict.fromkeys("ab", FILMS), tmp_path / f"{row_tokens}.parquet"
+        WAYS[way].utilities(llm, given, titles, path, "this question", row_tokens)
+        assert rows == expected
+    assert "this question: 2/2" in capsys.readouterr().out
+
+
+def test_there_are_as_many_letters_as_in_the_alphabet():
+    films = [f"Film {n}" for n in range(26)]
+    assert len(asked("letters", Characters(), candidates=films).branches[0].choices) == 26
 
 
 def test_too_many_letters_are_an_error():

@@ -1,5 +1,6 @@
 """Splits by hand and by property: disjoint, complete, last in time; prefixes that say what a case may see."""
 
+import hashlib
 from dataclasses import replace
 
 import numpy as np
@@ -254,3 +255,37 @@ def test_real_ml100k_split():
     assert (reverse.test["item"].to_numpy() != parts.test["item"].to_numpy()).sum() == 415
     rolling = split(dataset, "rolling")
     assert np.diff(offsets(rolling.train, dataset.n_users)).min() == 5 and len(rolling.test) == 9430
+
+
+def test_the_hash_is_over_the_protocol_and_the_parts_with_their_columns_as_they_are_named():
+    parts = split(dataset_of(HAND))
+    digest = hashlib.sha256(b"leave-one-out")
+    for name in ("train", "valid", "test"):
+        frame = getattr(parts, name)
+        digest.update(f"{name} {len(frame)}".encode())
+        for column, kind in (("user", "<i4"), ("item", "<i4"), ("rating", "<f4"), ("time", "<i8")):
+            digest.update(np.array(frame[column].tolist(), dtype=kind).tobytes())
+    assert parts.sha256 == digest.hexdigest()
+
+
+def test_random_ties_are_broken_alike_by_the_same_seed():
+    dataset = dataset_of([(0, item, 0) for item in range(20)])
+    first, again, other = (split(dataset, tie_break="random", seed=seed) for seed in (3, 3, 4))
+    assert first.sha256 == again.sha256 != other.sha256
+    assert split(dataset, tie_break="random").sha256 == split(dataset, tie_break="random", seed=0).sha256
+
+
+def test_tables_that_are_cut_and_put_together_are_numbered_from_0_and_have_no_further_column():
+    dataset = dataset_of([(user, item, item) for user in range(2) for item in range(8)])
+    parts = split(dataset)
+    for frame in (*cut_last(parts.train, 2, 2), parts.train, parts.valid, parts.test):
+        assert frame.columns.tolist() == COLUMNS and frame.index.tolist() == list(range(len(frame)))
+    table = cases(parts, "sequential", 2)
+    assert table.index.tolist() == table["case"].tolist() == list(range(8))
+    assert table.columns.tolist() == ["case", "part", "user", "item", "rating", "prefix"]
+    assert (table["case"].dtype, table["prefix"].dtype) == (np.int32, np.int32)
+
+
+def test_an_unknown_protocol_lists_the_known_ones():
+    with pytest.raises(ValueError, match="'latest' is unknown; choose one of leave-one-out, rolling$"):
+        split(dataset_of(HAND), "latest")
