@@ -46,8 +46,8 @@ class DataSettings:
     """How prompts call users and items, and what P3 asks for; null: the data set's own words."""
     users: Count | None = None
     """Only this many users, drawn at random (preset smoke); null: all."""
-    protocol: Literal["leave-one-out", "rolling"] = "leave-one-out"
-    """leave-one-out: the last interaction is test. rolling: the last 10 are test, the 5 before validation."""
+    protocol: Literal["rolling", "leave-one-out"] = "rolling"
+    """rolling: a user's last 10 interactions are test, the 5 before validation. leave-one-out: the last one is test."""
     tie_break: Literal["file", "reverse", "random"] = "file"
     """The order of a user's interactions at the same second."""
 
@@ -74,29 +74,39 @@ class OutOfFoldSettings:
 class PromptSettings:
     """How much a prompt tells."""
 
-    candidates: Count = 10
+    candidates: Count = 20
     """k': how many candidates of the backbone are ranked again."""
-    history: Size = 5
+    history: Size = 30
     """How many titles of the user's history are told, the latest."""
     rated_history: Size = 20
     """The same for rating prompts."""
-    similar: Size = 8
+    similar: Size = 10
     """How many titles of the similar user are told."""
 
 
 @dataclass(frozen=True, config=CONFIG)
+class TrunkSettings:
+    """What the trunk of LLM' and LLM'' reads: histories before the windows, without hints."""
+
+    tokens: Size = 1_000_000
+    """About how many; 0: the LLM is the trunk as it is."""
+    history: Count = 40
+    """How many items are read together."""
+    rated: Share = 0.15
+    """The share of pieces whose ratings are told and learnt."""
+
+
+@dataclass(frozen=True, config=CONFIG)
 class ShareSettings:
-    """How tokens are divided among the kinds of training examples; 0 leaves a kind out."""
+    """How tokens are divided among the kinds of further examples; 0 leaves a kind out."""
 
     direct: Weight = 1.0
     """Candidate lists of the out-of-fold backbone for direct recommendation."""
-    sequential: Weight = 1.0
+    sequential: Weight = 2.0
     """The same for sequential recommendation."""
-    next: Weight = 12.0
-    """Next-k targets: which items follow in the history."""
-    rating: Weight = 2.0
-    """Ratings of the window's items."""
-    pair: Weight = 1.0
+    rating: Weight = 1.0
+    """Ratings of the windows' items."""
+    pair: Weight = 0.5
     """Preference pairs (P1)."""
 
 
@@ -104,87 +114,54 @@ class ShareSettings:
 class InstructionSettings:
     """Notebooks 03 and 05: what the LLM is tuned on."""
 
-    tokens: Count = 600_000
-    """Tokens of all kinds together, for each checkpoint."""
+    trunk: TrunkSettings = dataclasses.field(default_factory=TrunkSettings)
+    """What LLM' and LLM'' have read before they part."""
+    tokens: Count = 250_000
+    """Tokens of the further examples, without hints, of all kinds together."""
     shares: ShareSettings = dataclasses.field(default_factory=ShareSettings)
     """How they are divided."""
-    window: Count = 5
-    """How many of a user's last training interactions are targets; the out-of-fold backbone has not seen them."""
-    held_out: Share = 0.2
-    """The share of users whose windows are kept out of tuning, to choose weights on."""
-    next: Size = 20_000
-    """How many next-k examples are drawn at most."""
-    targets: Count = 10
-    """Likelihood: k, how many items one next-k example asks for."""
-    others: Count = 15
-    """Other ways of ranking: among how many popular items one next item is asked for."""
-    pairs: Size = 500
-    """How many preference pairs are drawn at most."""
-
-
-@dataclass(frozen=True, config=CONFIG)
-class LMHeadSettings:
-    """Rows of the LM head are tuned and the body stays: examples are read once, however many epochs there are."""
-
-    learning_rate: Rate = 1e-2
-    """Of AdamW, with a cosine schedule."""
-    epochs: Count = 16
-    """Passes over the examples."""
+    window_users: Share = 0.35
+    """The share of users who have a window: targets of further examples, which the out-of-fold backbone has not seen."""
+    window: Share = 0.5
+    """Which share of their training sequence the window is."""
 
 
 @dataclass(frozen=True, config=CONFIG)
 class LoRASettings:
-    """LoRA matrices in the upper layers are tuned."""
+    """LoRA matrices are tuned, and merged into the weights at the end."""
 
-    learning_rate: Rate = 1e-3
-    """Of AdamW, with a cosine schedule."""
-    epochs: Count = 1
-    """Passes over the examples."""
     rank: Count = 16
     """r; the update is scaled by 2."""
-    layers: Share = 0.25
-    """The share of layers, from the top, that is tuned (at least one): below them nothing is back-propagated."""
-
-
-@dataclass(frozen=True, config=CONFIG)
-class FullSettings:
-    """All parameters are tuned, as in the paper."""
-
-    learning_rate: Rate = 2e-5
-    """Of AdamW, with a cosine schedule."""
-    epochs: Count = 1
-    """Passes over the examples."""
 
 
 @dataclass(frozen=True, config=CONFIG)
 class TuningSettings:
     """Notebooks 03 and 05: how the LLM is tuned."""
 
-    method: Literal["lm_head", "lora", "full"] = "lm_head"
-    """What learns."""
-    lm_head: LMHeadSettings = dataclasses.field(default_factory=LMHeadSettings)
-    """Settings of method lm_head."""
+    method: Literal["full", "lora"] = "full"
+    """What learns: all parameters, as in the paper, or LoRA matrices in every layer."""
+    layers: Count | None = 10
+    """The LLM's first so many layers are used; null: all of them."""
+    start: Literal["pretrained", "random"] = "pretrained"
+    """random: weights drawn by the seed, a control that asks what the LLM's own are worth."""
     lora: LoRASettings = dataclasses.field(default_factory=LoRASettings)
     """Settings of method lora."""
-    full: FullSettings = dataclasses.field(default_factory=FullSettings)
-    """Settings of method full."""
-    warmup_steps: Size = 5
-    """Steps in which the learning rate rises."""
+    trunk_learning_rate: Rate = 5e-4
+    """Of AdamW for the trunk, with a cosine schedule."""
+    learning_rate: Rate = 2e-4
+    """Of AdamW for LLM' and LLM'', with a cosine schedule."""
+    warmup: Share = 0.05
+    """The share of steps in which the learning rate rises."""
     row_tokens: Count = 1024
     """A packed row holds as many examples as fit."""
-    rows_per_step: Count = 1
+    rows_per_step: Count = 3
     """Rows of one optimiser step (gradient accumulation)."""
     choice_weight: Weight = 1.0
     """Of the choice loss, beside cross-entropy."""
-    temperature: Rate = 3.0
+    temperature: Rate = 1.0
     """T of the choice loss among texts: what their scores are divided by."""
-    save_steps: Count = 25
-    """A kill loses at most this many steps (lm_head: one row of reading, or one epoch of seconds)."""
-
-    @property
-    def chosen(self) -> LMHeadSettings | LoRASettings | FullSettings:
-        """The settings of the method."""
-        return getattr(self, self.method)
+    save_steps: Count = 50
+    """A kill loses at most this many steps."""
 
 
 @dataclass(frozen=True, config=CONFIG)
@@ -204,25 +181,15 @@ class AugmentationSettings:
 
 
 @dataclass(frozen=True, config=CONFIG)
-class LikelihoodSettings:
-    """Ranking by the likelihood of each candidate's title."""
-
-    further_tokens: Size | None = 0
-    """How many tokens of a title are read past the one that tells it from all others; null: all."""
-    prior_weight: Weight = 0.0
-    """Of log p(title | no history) by the untuned LLM, subtracted where a tuned LLM ranks, and in its choice loss."""
-    untuned_prior_weight: Weight = 0.5
-    """The same where the untuned LLM ranks."""
-
-
-@dataclass(frozen=True, config=CONFIG)
 class RankingSettings:
     """Notebook 10: how the LLM ranks."""
 
     mode: Literal[WAYS] = "likelihood"
     """Sequence likelihood, pointwise yes/no, letter choice, or listwise generation (the paper's)."""
-    likelihood: LikelihoodSettings = dataclasses.field(default_factory=LikelihoodSettings)
-    """Settings of mode likelihood."""
+    further_tokens: Size | None = 0
+    """Untuned, likelihood: how many tokens of a title are read past the one that tells it from all others; null: all."""
+    prior_weight: Weight = 0.5
+    """Untuned, likelihood: of log p(title | no history), which is subtracted: mere words must not decide."""
 
 
 @dataclass(frozen=True, config=CONFIG)
@@ -241,8 +208,8 @@ class EvaluationSettings:
 
     rating_users: Count | None = None
     """Rating rows are of this many users, the same for every row; null: all."""
-    choosing_users: Size | None = None
-    """How many held-out users' windows help to choose the weights; null: all of them."""
+    untuned_users: Count | None = None
+    """Validation cases of at most so many users are asked of the untuned LLM; null: all."""
     draws: Count = 2000
     """Bootstrap draws."""
 
@@ -343,13 +310,10 @@ def build(content: dict, where: str = "the preset") -> Preset:
         raise ValueError("\n".join(wrong)) from None
 
 
-def needs_prior(preset: Preset, tuned: bool, way: str = "") -> bool:
-    """Whether ranking (in `way`, or the preset's) subtracts each title's log-likelihood without a history: how likely a
-    title is as mere words must not decide. Tuning already teaches which titles are chosen, so a tuned LLM has a weight
-    of its own."""
-    asked = preset.ranking.likelihood
-    weight = asked.prior_weight if tuned else asked.untuned_prior_weight
-    return (way or preset.ranking.mode) == "likelihood" and weight > 0
+def needs_prior(preset: Preset, way: str = "") -> bool:
+    """Whether the untuned LLM's ranking (in `way`, or the preset's) subtracts each title's log-likelihood without a
+    history: how likely a title is as mere words must not decide. Tuning teaches which titles are chosen."""
+    return (way or preset.ranking.mode) == "likelihood" and preset.ranking.prior_weight > 0
 
 
 def as_dict(preset: Preset) -> dict:

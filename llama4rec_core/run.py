@@ -30,9 +30,10 @@ RAW_FILES = "u.data u.item u.user ratings.dat movies.dat users.dat BX-Book-Ratin
 PACKAGES = "torch transformers peft accelerate deepctr-torch numpy pandas scipy papermill snakemake".split()
 
 STREAMS = {  # each random choice of a run draws from a stream of its own
-    "held-out users": 7,
+    "window users": 7,
     "mixture of examples": 31,
     "examples": 32,
+    "trunk": 33,
     "P1 couples": 41,
     "P2 candidates": 42,
     "P1 users": 43,

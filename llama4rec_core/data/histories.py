@@ -35,14 +35,15 @@ class Histories:
     def titles_of(self, user: int, prefix: int, length: int) -> list[str]:
         return [self.titles[item] for item in self.history(user, prefix, length)]
 
-    def rated_titles(self, user: int, prefix: int, length: int) -> list[tuple[str, str]]:
-        """The titles of that history, each with the user's rating as it is written."""
-        titles, end = self.titles_of(user, prefix, length), self.begin[user] + prefix
-        return list(zip(titles, map(self.rating_text, self.ratings[end - len(titles) : end]), strict=True))
+    def rated(self, user: int, prefix: int, length: int) -> list[tuple[int, int]]:
+        """The items of that history, each with the user's rating as its number on the scale."""
+        items, end = self.history(user, prefix, length), self.begin[user] + prefix
+        ratings = self.ratings[end - len(items) : end]
+        return list(zip(items.tolist(), map(self.rating_number, ratings), strict=True))
 
-    def rating_text(self, value: float) -> str:
-        """The written rating nearest to `value`."""
-        return self.scale[int(np.abs(self.values - value).argmin())]
+    def rating_number(self, value: float) -> int:
+        """Which rating of the scale is nearest to `value`."""
+        return int(np.abs(self.values - value).argmin())
 
     @cached_property
     def values(self) -> np.ndarray:
@@ -50,10 +51,10 @@ class Histories:
         return np.array(self.scale, dtype=np.float32)
 
 
-def histories(dataset: Dataset, split: Split, window: int, words: Words) -> Histories:
-    """window: how many of a user's last training interactions are kept apart (see `cut_last`)."""
+def histories(dataset: Dataset, split: Split, window: np.ndarray, words: Words) -> Histories:
+    """window [U]: how many of a user's last training interactions are the window (see `cut_last`)."""
     order = pd.concat([split.train, split.valid, split.test]).sort_values("user", kind="stable")
-    before_window, _ = cut_last(split.train, dataset.n_users, window)
+    before_window, _ = cut_last(split.train, window)
     low, high = dataset.scale
     return Histories(
         items=order["item"].to_numpy(dtype=np.int64),

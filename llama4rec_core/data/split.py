@@ -67,20 +67,36 @@ def offsets(frame: pd.DataFrame, n_users: int) -> np.ndarray:
     return np.searchsorted(users, np.arange(n_users + 1))
 
 
-def cut_last(train: pd.DataFrame, n_users: int, window: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Cut each user's window, the last `window` training interactions, off: (what comes before it, the windows).
+def windows(train: pd.DataFrame, n_users: int, users: float, share: float, seed: int = 0) -> np.ndarray:
+    """How many of each user's last training interactions are the user's window, int64 [U]; 0 for users without one.
 
-    At least one interaction of a user stays, so N(u) of them give a window of min(window, N(u) - 1). Out-of-fold
-    backbones are fitted on what comes before; the LLM is tuned on the windows. Both frames are sorted as `train`.
+    A share `users` of all, drawn by seed, are window users; their windows are the last `share` of their training
+    sequences, rounded down, but at least one interaction long. One interaction at least stays before a window, so a
+    user with a single one has none.
     """
-    if window < 0:
-        raise ValueError(f"window = {window} is negative; give the number of last training items to cut off, 0 or more")
+    n_train = np.diff(offsets(train, n_users))
+    out = np.zeros(n_users, dtype=np.int64)
+    drawn = np.random.default_rng(seed).permutation(n_users)[: round(users * n_users)]
+    out[drawn] = np.minimum(np.maximum(1, np.floor(share * n_train[drawn])), n_train[drawn] - 1)
+    return out
+
+
+def cut_last(train: pd.DataFrame, window: np.ndarray | int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Cut each user's window, the last `window[u]` training interactions, off: (what comes before it, the windows).
+
+    window: int64 [U], or one number for all. At least one interaction of a user stays. Out-of-fold backbones are
+    fitted on what comes before, the LLM's trunk reads nothing else, and hinted training examples ask for the windows'
+    items. Both frames are sorted as `train`. Raises ValueError for a negative number.
+    """
+    if np.min(window) < 0:
+        raise ValueError(f"window = {np.min(window)} is negative: give how many last training items to cut off, 0 or more")
+    n_users = int(train["user"].max()) + 1
     length = np.minimum(window, np.diff(offsets(train, n_users)) - 1)
     in_window = train.groupby("user").cumcount(ascending=False) < length[train["user"]]
     return train[~in_window].reset_index(drop=True), train[in_window].reset_index(drop=True)
 
 
-def cases(split: Split, task: str, window: int) -> pd.DataFrame:
+def cases(split: Split, task: str, window: np.ndarray | int) -> pd.DataFrame:
     """One case for each item to predict: case:int32, part, user, item, rating, prefix:int32.
 
     part is "window" (see `cut_last`), then "valid", then "test"; within a part the cases are sorted by user and time.
@@ -91,7 +107,7 @@ def cases(split: Split, task: str, window: int) -> pd.DataFrame:
     if task not in ("direct", "sequential", "rating"):
         raise ValueError(f"task {task!r} is unknown; choose direct, sequential or rating")
     n_users = int(split.train["user"].max()) + 1
-    before_window, in_window = cut_last(split.train, n_users, window)
+    before_window, in_window = cut_last(split.train, window)
     counts = (np.bincount(part["user"], minlength=n_users) for part in (before_window, split.train, split.valid))
     n_before_window, n_train, n_valid = counts
     tables = []

@@ -1,30 +1,32 @@
 """Training examples (4.5): the prompts that are asked, with their right answers.
 
-One builder for each kind serves asking and tuning alike. The targets are the window's items (each user's last training
-interactions) or, for next-k targets, which need no backbone, all training interactions; users held out for choosing
-give no examples.
+The LLM learns in two steps. Its trunk reads histories, in which every title is a target. From it LLM' and LLM'' branch
+off, with the same further examples, without and with hints:
 
     direct, sequential   the out-of-fold backbone's real top k'; a list without the target is dropped, not patched
-    next                 the next k items of a user's training sequence, given the history before them
+    rating               the windows' ratings
     pair                 P1: a window item against a random one, asked in both orders
-    rating               the window items' ratings
+
+Their targets are the windows' items (the last part of some users' training sequences). The trunk reads only what comes
+before the windows, and the out-of-fold backbone was fitted on just that.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from llama4rec_core.data.histories import Histories, popularity, unseen
+from llama4rec_core.data.histories import Histories, unseen
 from llama4rec_core.llm import prompts
 from llama4rec_core.llm.hints import Hints
 from llama4rec_core.llm.model import LLM
+from llama4rec_core.llm.titles import Titles
 from llama4rec_core.llm.tree import Prompt
-from llama4rec_core.presets import InstructionSettings, ShareSettings
+from llama4rec_core.presets import ShareSettings, TrunkSettings
 
 KINDS = tuple(field.name for field in dataclasses.fields(ShareSettings))
 
@@ -32,14 +34,10 @@ KINDS = tuple(field.name for field in dataclasses.fields(ShareSettings))
 @dataclass(frozen=True)
 class ChoiceSet:
     """Alternatives and the index of the right one: among a prompt's branches by their answers, among branches that each
-    have two choices (yes, no), or among one branch's choices.
-
-    prior: what is subtracted from each alternative's log-likelihood before they are compared, as in ranking.
-    """
+    have two choices (yes, no), or among one branch's choices."""
 
     branches: tuple[int, ...]
     right: int
-    prior: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -61,6 +59,48 @@ class CandidateList:
     targets: tuple[int, ...]  # the cases' target items
 
 
+# -- the trunk ---------------------------------------------------------------------------------------------------------
+
+
+def trunk(
+    llm: LLM, histories: Histories, titles: Titles, settings: TrunkSettings, rng: np.random.Generator
+) -> list[Example]:
+    """About `settings.tokens` tokens of histories before the windows, in pieces of `settings.history` items.
+
+    Every item is a target after those before it. The training sequences are read as often as the tokens last, each
+    time cut at other places. Of a share `settings.rated` of the pieces the ratings are told, and are the targets.
+    """
+    out: list[Example] = []
+    spent = reading = 0
+    while spent < settings.tokens:
+        pieces = list(_pieces(histories, settings.history, rng))
+        if not pieces:
+            raise ValueError("no user has an interaction before the window: the trunk has nothing to read")
+        for n in rng.permutation(len(pieces)):
+            user, begin, end = pieces[n]
+            key = f"trunk-{reading}-{user}-{end}"
+            if rng.random() < settings.rated:
+                rated = histories.rated(user, end, end - begin)
+                prompt = prompts.rating(llm, key, titles, rated, [], histories.scale, histories.words)
+            else:
+                items = histories.history(user, end, end - begin)
+                prompt = prompts.with_history(llm, histories.words, titles, items, learn=True).prompt(key, [])
+            out.append(Example(prompt, ()))
+            spent += len(prompt)
+            if spent >= settings.tokens:
+                break
+        reading += 1
+    return out
+
+
+def _pieces(histories: Histories, length: int, rng: np.random.Generator) -> Iterator[tuple[int, int, int]]:
+    """Every user's sequence before the window, cut into pieces of `length` items at places drawn anew: (user, begin,
+    end)."""
+    for user, n in enumerate(histories.n_before_window.tolist()):
+        cuts = [0, *range(int(rng.integers(1, length + 1)), n, length), n]
+        yield from ((user, begin, end) for begin, end in zip(cuts[:-1], cuts[1:], strict=True) if end > begin)
+
+
 # -- top-k lists -------------------------------------------------------------------------------------------------------
 
 
@@ -79,48 +119,26 @@ def with_target(lists: Sequence[CandidateList]) -> list[CandidateList]:
     return [each for each in lists if set(each.targets) & set(each.candidates.tolist())]
 
 
-def next_k_lists(
-    histories: Histories, users: Sequence[int], k: int, others: int, rng: np.random.Generator
-) -> list[CandidateList]:
-    """Each user's training sequence in blocks of k items, counted from its end: the block's items are the targets, the
-    history before it is told, and `others` more candidates are drawn.
-
-    The others are drawn by popularity, as the lists of a backbone hold popular items: that an item is popular is then
-    no answer.
-    """
-    out, weight = [], popularity(histories)
-    for user in users:
-        begin = histories.begin[user]
-        for end in range(histories.n_train[user], 1, -k):
-            prefix = max(1, end - k)  # the first block is what is left, after one item at least
-            block = histories.items[begin + prefix : begin + end]
-            targets = np.array(list(dict.fromkeys(block.tolist())), dtype=np.int64)  # in their order, each once
-            more = unseen(histories, user, others, rng, weight) if others else targets[:0]
-            items = np.concatenate([targets, more])
-            out.append(CandidateList(f"next-{user}-{prefix}", int(user), int(prefix), items, tuple(targets.tolist())))
-    return out
-
-
 # -- preference pairs (P1) ---------------------------------------------------------------------------------------------
 
 
 def pair_prompt(
-    llm: LLM, histories: Histories, key: str, user: int, prefix: int, couples: np.ndarray, length: int
+    llm: LLM, histories: Histories, titles: Titles, key: str, user: int, prefix: int, couples: np.ndarray, length: int
 ) -> Prompt:
     """P1: couples [M, 2] of items, each asked in both orders (four branches a couple)."""
-    titles = [(histories.titles[a], histories.titles[b]) for a, b in couples]
-    return prompts.pairs(llm, key, histories.titles_of(user, prefix, length), titles, histories.words)
+    history = histories.history(user, prefix, length)
+    return prompts.pairs(llm, key, titles, history, couples.tolist(), histories.words)
 
 
 def pair_examples(
-    llm: LLM, histories: Histories, cases: pd.DataFrame, length: int, rng: np.random.Generator
+    llm: LLM, histories: Histories, titles: Titles, cases: pd.DataFrame, length: int, rng: np.random.Generator
 ) -> list[Example]:
     """Of a window item and a random one, the window item is the answer, whichever stands first."""
     out = []
     for row in cases.itertuples(index=False):
         (other,) = unseen(histories, row.user, 1, rng)
-        couple = np.array([[row.item, other]])
-        prompt = pair_prompt(llm, histories, f"pair-{row.user}-{row.item}", row.user, row.prefix, couple, length)
+        couple, key = np.array([[row.item, other]]), f"pair-{row.user}-{row.item}"
+        prompt = pair_prompt(llm, histories, titles, key, row.user, row.prefix, couple, length)
         out.append(Example(prompt, (ChoiceSet((0, 1), 0), ChoiceSet((2, 3), 0))))
     return out
 
@@ -128,40 +146,52 @@ def pair_examples(
 # -- ratings -----------------------------------------------------------------------------------------------------------
 
 
-def rating_groups(cases: pd.DataFrame, ratings: np.ndarray) -> list[tuple[str, pd.DataFrame]]:
-    """Cases that share user and history, each with the backbone's `predicted` rating [n]: (key, rows)."""
-    return [
-        (f"rating-{user}-{prefix}", rows)
-        for (user, prefix), rows in cases.assign(predicted=ratings).groupby(["user", "prefix"], sort=True)
-    ]
+def rating_groups(
+    cases: pd.DataFrame, ratings: np.ndarray, most: int | None = None
+) -> list[tuple[str, pd.DataFrame]]:
+    """Cases that share user and history, each with the backbone's `predicted` rating [n]: (key, rows).
+
+    most: at most so many cases stand in a group (None: all of them)."""
+    out = []
+    for (user, prefix), rows in cases.assign(predicted=ratings).groupby(["user", "prefix"], sort=True):
+        for n in range(0, len(rows), most or len(rows)):
+            key = f"rating-{user}-{prefix}"
+            out.append((f"{key}-{n}" if n else key, rows.iloc[n : n + (most or len(rows))]))
+    return out
 
 
 def rating_prompt(
-    llm: LLM, histories: Histories, key: str, rows: pd.DataFrame, length: int, hints: Hints | None
+    llm: LLM, histories: Histories, titles: Titles, key: str, rows: pd.DataFrame, length: int, hints: Hints | None
 ) -> Prompt:
     """A group's items, each in a branch of its own; with hints, the similar user's ratings and the predicted ones."""
     user, prefix = int(rows["user"].iloc[0]), int(rows["prefix"].iloc[0])
     return prompts.rating(
         llm,
         key,
-        histories.rated_titles(user, prefix, length),
-        [histories.titles[item] for item in rows["item"]],
+        titles,
+        histories.rated(user, prefix, length),
+        rows["item"].tolist(),
         histories.scale,
         histories.words,
         hints.rating(histories, user) if hints else None,
         rows["predicted"].to_numpy() if hints else None,
+        learn=False,  # the trunk has learnt the history's own
     )
 
 
 def rating_examples(
-    llm: LLM, histories: Histories, groups: Sequence[tuple[str, pd.DataFrame]], length: int, hints: Hints | None
+    llm: LLM,
+    histories: Histories,
+    titles: Titles,
+    groups: Sequence[tuple[str, pd.DataFrame]],
+    length: int,
+    hints: Hints | None,
 ) -> list[Example]:
     """A choice set for each item: which of the scale's ratings the user gave."""
     out = []
     for key, rows in groups:
-        right = [histories.scale.index(histories.rating_text(value)) for value in rows["rating"]]
-        sets = tuple(ChoiceSet((b,), r) for b, r in enumerate(right))
-        out.append(Example(rating_prompt(llm, histories, key, rows, length, hints), sets))
+        sets = tuple(ChoiceSet((b,), histories.rating_number(value)) for b, value in enumerate(rows["rating"]))
+        out.append(Example(rating_prompt(llm, histories, titles, key, rows, length, hints), sets))
     return out
 
 
@@ -169,38 +199,27 @@ def rating_examples(
 
 
 def by_kind(
-    ranker,
-    out_of_fold: Mapping[str, tuple],
-    windows: pd.DataFrame,
-    held_out: np.ndarray,
-    settings: InstructionSettings,
-    rated_history: int,
-    rng: np.random.Generator,
+    ranker, out_of_fold: Mapping[str, tuple], windows: pd.DataFrame, rated_history: int, rng: np.random.Generator
 ) -> dict[str, list[Example]]:
-    """All that the LLM could be tuned on, by kind.
+    """All that the LLM could be tuned on after its trunk, by kind.
 
     ranker: a `rankers.Ranker`. out_of_fold: for each task the out-of-fold backbone's `Predictions` of window cases, and
-    `Hints` or None. windows: the window cases with their true prefix. held_out: bool [U], users who give no examples.
+    `Hints` or None. windows: the window cases with their true prefix.
     """
-    llm, histories = ranker.llm, ranker.histories
+    llm, histories, titles = ranker.llm, ranker.histories, ranker.titles
     out: dict[str, list[Example]] = {}
-    for task, (predictions, hints) in out_of_fold.items():
-        known = predictions.only(~held_out[predictions.cases["user"].to_numpy()])
+    for task, (known, hints) in out_of_fold.items():
         if task == "rating":
-            groups = rating_groups(known.cases, known.ratings)
-            out[task] = rating_examples(llm, histories, groups, rated_history, hints)
+            groups = rating_groups(known.cases, known.ratings, most=RATED_TOGETHER)
+            out[task] = rating_examples(llm, histories, titles, groups, rated_history, hints)
         else:
             examples = (ranker.example(each, hints) for each in with_target(candidate_lists(known.cases, known.items)))
             out[task] = [_named(task, each) for each in examples]
-    # the softmax over the vocabulary holds all titles; other ways of ranking need alternatives to one next item
-    k, others = (settings.targets, 0) if ranker.way == "likelihood" else (1, settings.others)
-    following = next_k_lists(histories, np.flatnonzero(~held_out), k, others, rng)
-    following = [following[i] for i in rng.permutation(len(following))[: settings.next]]
-    out["next"] = [ranker.example(each) for each in with_target(following)]
-    cases = windows[~held_out[windows["user"].to_numpy()]]
-    cases = cases.iloc[np.sort(rng.permutation(len(cases))[: settings.pairs])]
-    out["pair"] = pair_examples(llm, histories, cases, ranker.length, rng)
+    out["pair"] = pair_examples(llm, histories, titles, windows, ranker.length, rng)
     return out
+
+
+RATED_TOGETHER = 20  # items whose ratings are asked for in one example
 
 
 def _named(task: str, each: Example) -> Example:

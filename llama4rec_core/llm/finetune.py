@@ -1,7 +1,7 @@
 """Instruction tuning (4.5): teach the LLM on the very trees it will be scored on.
 
-What learns: rows of the LM head (`lm_head.py`), LoRA matrices in the upper layers, or everything; by the loss of
-`loss.py`. `transformers.Trainer` runs it, so checkpoints, resuming and gradient accumulation are the library's.
+The body learns, all of it or LoRA matrices in every layer, by the loss of `loss.py`. `transformers.Trainer` runs it, so
+checkpoints, resuming and gradient accumulation are the library's. What is left is a whole model folder.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from llama4rec_core.files import explained, whole_folder, write_frame, write_json
-from llama4rec_core.llm import cost, lm_head
+from llama4rec_core.llm import cost
 from llama4rec_core.llm.batches import fingerprint
 from llama4rec_core.llm.examples import Example
-from llama4rec_core.llm.loss import TOKEN, collate, tree_loss
-from llama4rec_core.llm.model import LLM, quiet_peft
+from llama4rec_core.llm.loss import Answering, collate, tokens_of, tree_loss
+from llama4rec_core.llm.model import LLM, number_format, quiet_peft
 from llama4rec_core.llm.tree import tokens_read
-from llama4rec_core.presets import LoRASettings, TuningSettings
+from llama4rec_core.presets import TuningSettings
 from llama4rec_core.progress import Progress
 
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -45,37 +45,37 @@ class Report(TrainerCallback):
             self.progress.to(state.global_step, f"loss {logs['loss']:.3f}")
 
 
-def tune(llm: LLM, examples: Sequence[Example], settings: TuningSettings, folder: Path, seed: int) -> Path:
-    """Tune `llm` on `examples` and leave the checkpoint in `folder`: rows of the LM head, a LoRA adapter or the whole
-    model, with `tuning.json` (the LLM, tokens, steps, seconds) and `curve.csv` (step, loss) beside it.
+def tune(
+    llm: LLM, examples: Sequence[Example], settings: TuningSettings, learning_rate: float, folder: Path, seed: int
+) -> Path:
+    """Tune `llm`, whose weights must be float32, on `examples` (none: it stays as it is) and leave it in `folder`, with
+    `tuning.json` (the LLM, tokens, steps, seconds) and `curve.csv` (step, loss) beside it.
 
     Stopped and called again with the same examples and settings, it goes on from its last intermediate checkpoint and
     ends with the same weights; these lie in hidden folders beside `folder` until `clean` removes them.
     """
-    started, asked = time.time(), fingerprint(llm, examples, settings, seed)
-    checkpoints, chosen = folder.parent / f".{folder.name}-{asked[:16]}", settings.chosen
+    started, asked = time.time(), fingerprint(llm, examples, settings, learning_rate, seed)
+    checkpoints = folder.parent / f".{folder.name}-{asked[:16]}"
     data = pack(examples, settings.row_tokens, seed)
-    tokens = sum(sum(tokens_read([example.prompt for example in row])) for row in data)
     torch.manual_seed(seed)
-    if settings.method == "lm_head":
-        asked = torch.unique(torch.cat([collate([row])["labels"][:, TOKEN] for row in data]).long())
-        taught = lm_head.read_all(llm, data, asked, checkpoints / "read")
-        model = lm_head.LMHead(llm.model.get_output_embeddings().weight.detach()[asked.to(llm.model.device)], taught)
-        save = partial(model.save, tokens=asked)
-    else:
-        taught, tokens = data, tokens * chosen.epochs
-        model = _with_lora(llm.model, settings.lora) if settings.method == "lora" else llm.model
-        save = model.save_pretrained
+    model = llm.model.train()
+    if settings.method == "lora":
+        with quiet_peft():
+            config = LoraConfig(r=settings.lora.rank, lora_alpha=2 * settings.lora.rank, target_modules=LINEAR)
+            model = get_peft_model(model, config)
+    n_tokens = llm.model.get_input_embeddings().weight.shape[0]
+    answering = Answering(llm.model, tokens_of(examples, n_tokens), number_format())
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
         per_device_train_batch_size=1,
         gradient_accumulation_steps=settings.rows_per_step,
-        num_train_epochs=chosen.epochs,
-        learning_rate=chosen.learning_rate,
+        num_train_epochs=1,
+        learning_rate=learning_rate,
         lr_scheduler_type="cosine",
-        warmup_steps=settings.warmup_steps,
+        warmup_steps=settings.warmup,
+        optim="adamw_torch_fused",
         logging_steps=1,
-        save_strategy="epoch" if settings.method == "lm_head" else "steps",
+        save_strategy="steps",
         save_steps=settings.save_steps,
         save_total_limit=2,
         seed=seed,
@@ -86,36 +86,40 @@ def tune(llm: LLM, examples: Sequence[Example], settings: TuningSettings, folder
         dataloader_pin_memory=False,
         label_names=["labels"],
     )
-    report = Report(folder.name)
     trainer = Trainer(
-        model=model,
+        model=answering,
         args=arguments,
-        train_dataset=taught,
-        data_collator=_only if settings.method == "lm_head" else collate,
+        train_dataset=data,
+        data_collator=partial(collate, n_tokens=n_tokens),
         compute_loss_func=partial(
             tree_loss,
             choice_weight=settings.choice_weight,
             temperature=settings.temperature,
             rows_per_step=settings.rows_per_step,
         ),
-        callbacks=[report],
+        callbacks=[Report(folder.name)],
     )
     trainer.remove_callback(PrinterCallback)
-    with explained(checkpoints):
-        trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
-    curve = pd.DataFrame([entry for entry in trainer.state.log_history if "loss" in entry])
+    if data:
+        with explained(checkpoints):
+            trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
+        answering.put_back()
+    columns = ["step", "epoch", "loss", "learning_rate", "grad_norm"]
+    curve = pd.DataFrame([entry for entry in trainer.state.log_history if "loss" in entry], columns=columns)
+    if settings.method == "lora":
+        model = model.merge_and_unload()
     with whole_folder(folder) as aside:
-        save(aside)
-        write_frame(aside / "curve.csv", curve[["step", "epoch", "loss", "learning_rate", "grad_norm"]])
+        model.eval().save_pretrained(aside)
+        write_frame(aside / "curve.csv", curve)
         write_json(
             aside / "tuning.json",
             {
                 "llm": {"name": llm.name, "sha256": llm.sha256} | cost.size(llm),
                 "examples": len(examples),
-                "tokens": tokens,
+                "tokens": sum(sum(tokens_read([example.prompt for example in row])) for row in data),
                 "rows": len(data),
                 "steps": trainer.state.global_step,
-                "final_loss": float(curve["loss"].iloc[-1]),
+                "final_loss": float(curve["loss"].tail(20).mean()) if len(curve) else None,
                 "seconds": round(time.time() - started, 1),
             },
         )
@@ -126,25 +130,6 @@ def clean(folder: Path) -> None:
     """Remove the intermediate checkpoints of a tuning that has ended."""
     for path in folder.parent.glob(f".{folder.name}-*"):
         shutil.rmtree(path, ignore_errors=True)
-
-
-def _with_lora(model: torch.nn.Module, settings: LoRASettings) -> torch.nn.Module:
-    n_layers = model.config.num_hidden_layers
-    asked = LoraConfig(
-        r=settings.rank,
-        lora_alpha=2 * settings.rank,
-        lora_dropout=0.0,
-        target_modules=LINEAR,
-        layers_to_transform=list(range(n_layers - max(1, round(n_layers * settings.layers)), n_layers)),
-        task_type="CAUSAL_LM",
-    )
-    with quiet_peft():
-        return get_peft_model(model, asked)
-
-
-def _only(batch: list) -> dict[str, torch.Tensor]:
-    (row,) = batch
-    return row
 
 
 def pack(examples: Sequence[Example], row_tokens: int, seed: int) -> list[list[Example]]:

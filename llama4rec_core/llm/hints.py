@@ -27,14 +27,14 @@ class Hints:
     length: int  # at most this many of them, the latest
 
     def ranking(self, histories: Histories, user: int, candidates: np.ndarray) -> Hint:
-        """Top-k: the similar user's titles and the very candidates that are asked about, in the backbone's order."""
+        """Top-k: the similar user's items and the very candidates that are asked about, in the backbone's order."""
         other = int(self.similar[user])
         return Hint(
-            similar=tuple(histories.titles_of(other, int(self.quoted[other]), self.length)),
-            prediction=tuple(histories.titles[item] for item in candidates),
+            similar=histories.history(other, int(self.quoted[other]), self.length),
+            prediction=np.asarray(candidates),
         )
 
-    def rating(self, histories: Histories, user: int) -> list[tuple[str, str]]:
-        """Rating: the similar user's rated titles (the backbone's predicted rating stands with each target)."""
+    def rating(self, histories: Histories, user: int) -> list[tuple[int, int]]:
+        """Rating: the similar user's rated items (the backbone's predicted rating stands with each target)."""
         other = int(self.similar[user])
-        return histories.rated_titles(other, int(self.quoted[other]), self.length)
+        return histories.rated(other, int(self.quoted[other]), self.length)

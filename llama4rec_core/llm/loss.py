@@ -3,13 +3,13 @@
 An example is a prompt and, for each choice set in it, its alternatives and the right one: a list's candidates
 (ranking), two items (P1), the digits of the scale (rating). Two losses, both only where they count:
 
-    cross-entropy    -mean log p(token)            over right answers (equation 8) and the ratings a user gave
-    choice           -mean T log softmax_a S(a)/T  over a set's alternatives, S(a) = log p(a | prefix) - prior(a),
-                                                   or log p(yes) - log p(no) where each candidate is asked about
+    cross-entropy    -mean log p(token | its set)    over right answers and what a history teaches (equation 8)
+    choice           -mean T log softmax_a S(a)/T    over a set's alternatives, S(a) = log p(a | prefix) - prior(a),
+                                                     or log p(yes) - log p(no) where each candidate is asked about
 
-The second is what ranking by likelihood needs: not that the right title is likely, but that it is likelier than the
-others. Titles' likelihoods lie many nats apart, for reasons of wording more than of taste, so a temperature T may
-soften them; T in front keeps the gradient's size. Single tokens (digits, yes and no, letters) have T = 1.
+A token's set is what could stand there (`tree.Among`): of a title the trie's children, of a rating the scale. The second
+loss is what ranking by likelihood needs: not that the right title is likely, but that it is likelier than the others. A
+temperature T may soften it; T in front keeps the gradient's size. Yes and no have T = 1.
 """
 
 from __future__ import annotations
@@ -17,71 +17,140 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch import nn
 from torch.autograd.function import once_differentiable
+from transformers.modeling_outputs import CausalLMOutput
 
 from llama4rec_core.llm.examples import ChoiceSet, Example
-from llama4rec_core.llm.tree import PackedRow, Prompt
+from llama4rec_core.llm.tree import Among, PackedRow, Prompt, allowed
 
-# columns of the table of targets: where in the logits, which token, of which alternative of which choice set, is that
-# the right one, does the token count for cross-entropy, what is subtracted from the alternative's score, does the
+# columns of the table of targets: which row of the logits, which token, of which alternative of which choice set, is
+# that the right one, does the token count for cross-entropy, what is subtracted from the alternative's score, does the
 # token's log-probability count for (1) or against (-1) the alternative, and is the alternative a text, not one token
 PLACE, TOKEN, ALTERNATIVE, CHOICE_SET, RIGHT, LEARN, PRIOR, SIGN, TEXT = range(9)
 
 
-def collate(batch: Sequence[Sequence[Example]]) -> dict[str, torch.Tensor]:
+class Answering(nn.Module):
+    """The LLM as tuning sees it: logits only where a target is, and only of tokens that could stand there.
+
+    Of the vocabulary's matrices only the rows of `tokens`, int64 [n], sorted, are learnt, those that the examples hold:
+    a gradient of all rows would take longer to fill than to make.
+    """
+
+    def __init__(self, model: nn.Module, tokens: torch.Tensor, dtype: torch.dtype):
+        """model: a causal LM with float32 weights; dtype: what its layers compute in."""
+        super().__init__()
+        self.body, self.dtype = model.base_model, dtype
+        self.table, head = model.get_input_embeddings(), model.get_output_embeddings()
+        self.register_buffer("tokens", tokens.to(self.table.weight.device), persistent=False)
+        self.rows = nn.Parameter(self.table.weight.detach()[self.tokens])  # [n, D]
+        self.matrices = [(self.table, self.rows)]
+        if head.weight is not self.table.weight:  # not one matrix
+            self.head_rows = nn.Parameter(head.weight.detach()[self.tokens])
+            self.matrices.append((head, self.head_rows))
+        for matrix, _ in self.matrices:
+            matrix.weight.requires_grad_(False)
+
+    def forward(self, input_ids, places, vocabulary, held, of_set, **row) -> CausalLMOutput:
+        """Logits [1, P, V'] in float32 of the tokens `vocabulary` [V'] at P places of a packed row; minus infinity
+        where the place's set, held[of_set], has the token not."""
+        read = self.rows[torch.searchsorted(self.tokens, input_ids)]
+        with torch.autocast(read.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            hidden = self.body(inputs_embeds=read, **row, use_cache=False).last_hidden_state[0, places]  # [P, D]
+        head = self.matrices[-1][1][torch.searchsorted(self.tokens, vocabulary)]
+        return CausalLMOutput(logits=(hidden.float() @ head.T).masked_fill(~held[of_set], -torch.inf)[None])
+
+    @torch.no_grad()
+    def put_back(self) -> None:
+        """Write the learnt rows into the model's matrices."""
+        for matrix, rows in self.matrices:
+            matrix.weight[self.tokens] = rows.detach()
+
+
+def tokens_of(examples: Sequence[Example], n_tokens: int) -> torch.Tensor:
+    """The tokens that examples hold or could have held, int64 [n], sorted; all of the vocabulary's `n_tokens` where an
+    answer is among all."""
+    held: set[int] = set()
+    sets: set[Among | None] = set()
+    for example in examples:
+        prompt = example.prompt
+        held.update(prompt.prefix)
+        sets.update(among for _, among in prompt.learn)
+        for branch in prompt.branches:
+            held.update(branch.tokens)
+            sets.update([branch.choices] if branch.choices else branch.among or [None] * bool(branch.answer))
+    if None in sets:
+        return torch.arange(n_tokens)
+    for each in sets:
+        held.update(each.tokens)
+    return torch.tensor(sorted(held), dtype=torch.long)
+
+
+def collate(batch: Sequence[Sequence[Example]], n_tokens: int) -> dict[str, torch.Tensor]:
     """One packed row of examples to the model's inputs and the table of targets [n, 9] (float64, which holds every id
-    exactly)."""
+    exactly). n_tokens: of the vocabulary."""
     (examples,) = batch
     prompts = [example.prompt for example in examples]
-    row = PackedRow.of(prompts)
+    row, sets = PackedRow.of(prompts), {}  # sets: each Among that is met, and its number
     labels: list[tuple[float, ...]] = []
+    among: list[int] = []  # of each label, the number of its set
     alternative = choice_set = 0
     for p, example in enumerate(examples):
         prefix = example.prompt.prefix
-        labels += [(row.place(p, at - 1), prefix[at], -1, -1, 0, 1, 0.0, 1, 0) for at in example.prompt.learn]
+        for at, those in example.prompt.learn:
+            labels.append((row.place(p, at - 1), prefix[at], -1, -1, 0, 1, 0.0, 1, 0))
+            among.append(sets.setdefault(those, len(sets)))
         for asked in example.choice_sets:
-            text = int(not example.prompt.branches[asked.branches[0]].choices)
+            text = int(example.prompt.branches[asked.branches[0]].choices is None)
             for a, tokens in enumerate(_alternatives(row, prompts, p, asked)):
                 right, before = int(a == asked.right), asked.prior[a] if asked.prior else 0.0
-                for n, (place, token, sign) in enumerate(tokens):
+                for n, (place, token, those, sign) in enumerate(tokens):
                     learn = right if sign > 0 else 1 - right  # "no" is the answer to learn about the others
                     first = 0.0 if n else before
                     labels.append((place, token, alternative, choice_set, right, learn, first, sign, text))
+                    among.append(sets.setdefault(those, len(sets)))
                 alternative += 1
             choice_set += 1
     table = torch.tensor(labels, dtype=torch.float64)
-    places, inverse = torch.unique(table[:, PLACE].long(), return_inverse=True)
-    table[:, PLACE] = inverse.double()
+    vocabulary, held = allowed(list(sets), n_tokens)
+    pairs = torch.stack([table[:, PLACE].long(), torch.tensor(among)])
+    (places, of_set), table[:, PLACE] = torch.unique(pairs, dim=1, return_inverse=True)
+    table[:, TOKEN] = torch.searchsorted(vocabulary, table[:, TOKEN].long()).double()
     return {
         "input_ids": row.tokens[None],
         "position_ids": row.positions[None],
         "attention_mask": row.mask[None, None],
         "trees": row.trees,
         "root": row.root,
-        "logits_to_keep": places,
+        "places": places,
+        "vocabulary": vocabulary,
+        "held": held,
+        "of_set": of_set,
         "labels": table,
     }
 
 
 def _alternatives(
     row: PackedRow, prompts: Sequence[Prompt], p: int, asked: ChoiceSet
-) -> list[list[tuple[int, int, int]]]:
-    """For each alternative of a choice set its tokens: the place that predicts it, the token, its sign in S(a)."""
+) -> list[list[tuple[int, int, Among | None, int]]]:
+    """For each alternative of a choice set its tokens: the place that predicts it, the token, its set, its sign in
+    S(a)."""
     branches = prompts[p].branches
 
-    def last(b: int) -> int:
-        return row.before_branch(prompts, p, b)[-1]
+    def choice(b: int, c: int, sign: int) -> tuple[int, int, Among | None, int]:
+        return row.before_branch(prompts, p, b)[-1], branches[b].choices.tokens[c], branches[b].choices, sign
 
     first = branches[asked.branches[0]]
     if first.choices and len(asked.branches) == 1:  # one branch, whose choices are the alternatives
-        return [[(last(asked.branches[0]), token, 1)] for token in first.choices]
+        return [[choice(asked.branches[0], c, 1)] for c in range(len(first.choices.tokens))]
     if first.choices:  # each branch asks yes or no about an alternative
-        return [[(last(b), branches[b].choices[0], 1), (last(b), branches[b].choices[1], -1)] for b in asked.branches]
+        return [[choice(b, 0, 1), choice(b, 1, -1)] for b in asked.branches]
     out = []
     for b in asked.branches:
         skip = len(branches[b].tokens) - branches[b].answer
-        places = row.before_branch(prompts, p, b)[skip:]
-        out.append([(place, token, 1) for place, token in zip(places, branches[b].tokens[skip:], strict=True)])
+        places, tokens = row.before_branch(prompts, p, b)[skip:], branches[b].tokens[skip:]
+        among = branches[b].among or [None] * len(tokens)
+        out.append([(*each, 1) for each in zip(places, tokens, among, strict=True)])
     return out
 
 
@@ -115,8 +184,8 @@ def tree_loss(
     temperature: float = 1.0,
     rows_per_step: int = 1,
 ) -> torch.Tensor:
-    """Cross-entropy on the learnt tokens plus the choice loss, each a mean (a choice set with one alternative counts,
-    and adds nothing); `outputs.logits` [1, places, V], `labels` [n, 9]."""
+    """Cross-entropy on the learnt tokens plus the choice loss, each a mean; `outputs.logits` [1, places, V'], `labels`
+    [n, 9]. A choice set with one alternative counts, and adds nothing."""
     prior, sign, labels = labels[:, PRIOR].float(), labels[:, SIGN].float(), labels.long()
     log_p = TokenLogP.apply(outputs.logits[0].float(), labels[:, PLACE], labels[:, TOKEN])  # [n]
     learnt = labels[:, LEARN].bool()

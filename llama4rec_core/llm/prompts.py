@@ -1,8 +1,8 @@
 """Every prompt's pieces of text, as plain templates; the ways of ranking (`rankers/`) add what is asked at the end.
 
-A prompt has the parts of the paper's figure 2: instruction and history first, then what augments it (the similar
-user's history, the conventional model's prediction), then, unlike there, the candidates last. That order is the cheap
-one: what a user's prompts share comes first and is read once.
+A prompt has the parts of the paper's figure 2, but what augments it (the similar user's history, the conventional
+model's prediction) comes first and the user's own history last: so the likeliest next title is asked for just where a
+history goes on, as the trunk has learnt it.
 
 Tokens are made piece by piece (a title is always the same tokens), so a candidate costs its own title and nothing else.
 """
@@ -17,7 +17,8 @@ import numpy as np
 
 from llama4rec_core.data.wording import Words
 from llama4rec_core.llm.model import LLM
-from llama4rec_core.llm.tree import Branch, Prompt
+from llama4rec_core.llm.titles import Titles
+from llama4rec_core.llm.tree import Among, Branch, Prompt
 
 # -- ranking (direct and sequential) -----------------------------------------------------------------------------------
 HISTORY = "{Items} this {user} {chose}, oldest first:\n"
@@ -25,23 +26,24 @@ SIMILAR = "{Items} a {user} of similar taste {chose}:\n"
 PREDICTION = "A recommender system suggests, best first:\n"
 CANDIDATES = "Candidates:\n"
 # -- pairwise preference (P1) ------------------------------------------------------------------------------------------
-PAIR = "Which of these two {items} would this {user} rather choose?\n{first}\n{second}\nAnswer:\n"
+PAIR = "Which of these two {items} would this {user} rather choose?\n"
+ANSWER = "Answer:\n"
 # -- rating ------------------------------------------------------------------------------------------------------------
 RATINGS = "Ratings from {low} to {high} that this {user} gave, oldest first:\n"
 SIMILAR_RATINGS = "Ratings a {user} of similar taste gave:\n"
 PREDICTED = "A recommender system predicts {prediction:.1f} for the next one.\n"
-ASKED = "{title}:"
+RATED = ":"
 # -- attributes (P3): in-context examples, then the item ---------------------------------------------------------------
 ATTRIBUTES = "{Items}, with what each is known for.\n"
 
 
 @dataclass(frozen=True)
 class Hint:
-    """Prompt augmentation (4.3) of one ranking prompt: the similar user's titles, and the candidates in the
-    conventional model's order."""
+    """Prompt augmentation (4.3) of one ranking prompt: the similar user's items, and the candidates in the conventional
+    model's order."""
 
-    similar: tuple[str, ...]
-    prediction: tuple[str, ...]
+    similar: np.ndarray  # int64
+    prediction: np.ndarray  # int64
 
 
 @dataclass
@@ -51,25 +53,58 @@ class Text:
     llm: LLM
     words: Words
     tokens: list[int]
-    learn: list[int]
+    learn: list[tuple[int, Among | None]]
 
     @classmethod
     def begin(cls, llm: LLM, words: Words) -> Text:
         return cls(llm, words, list(llm.start), [])
 
-    def add(self, template: str, lines: Sequence[str] = (), learn_from: int | None = None, **more: object) -> Text:
-        """Append a template filled with the data set's words, and lines as they are. Its tokens from number
-        `learn_from` on are targets in tuning (None: none of them)."""
-        tokens = self.llm.encode(say(template, self.words, **more))
-        if learn_from is not None:
-            self.learn.extend(range(len(self.tokens) + learn_from, len(self.tokens) + len(tokens)))
-        self.tokens.extend(tokens)
+    def add(self, template: str, lines: Sequence[str] = (), **more: object) -> Text:
+        """Append a template filled with the data set's words, and lines as they are."""
+        self.tokens.extend(self.llm.encode(say(template, self.words, **more)))
         for line in lines:
             self.tokens.extend(self.llm.encode(line + "\n"))
         return self
 
+    def titles(self, titles: Titles, items: Sequence[int], learn: bool = False) -> Text:
+        """Append items' titles, a line each. learn: every title is a target in tuning, after those before it."""
+        for item in items:
+            if learn:
+                self._learn(titles.answers[item])
+            self.tokens.extend(titles.quoted(item))
+        return self
+
+    def ratings(self, titles: Titles, rated: Sequence[tuple[int, int]], scale: Scale, learn: bool = False) -> Text:
+        """Append items with the ratings they were given, each the number of a rating of the scale. learn: every rating
+        is a target."""
+        for item, value in rated:
+            self.tokens.extend(titles.names[item] + self.llm.encode(RATED) + scale.shared)
+            if learn:
+                self.learn.append((len(self.tokens), scale.ratings))
+            self.tokens.append(scale.ratings.tokens[value])
+            self.tokens.extend(titles.end)
+        return self
+
+    def _learn(self, answer: Branch) -> None:
+        among = answer.among or [None] * answer.answer
+        self.learn.extend((len(self.tokens) + n, each) for n, each in enumerate(among))
+
     def prompt(self, key: str, branches: Sequence[Branch]) -> Prompt:
         return Prompt(key, tuple(self.tokens), tuple(branches), tuple(self.learn))
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A rating scale as tokens: what all ratings begin with, and the token by which each differs."""
+
+    shared: tuple[int, ...]
+    ratings: Among
+    low: str
+    high: str
+
+    @classmethod
+    def of(cls, llm: LLM, scale: Sequence[str]) -> Scale:
+        return cls(*llm.choices([f" {value}" for value in scale]), scale[0], scale[-1])
 
 
 def say(template: str, words: Words, **more: object) -> str:
@@ -84,12 +119,14 @@ def say(template: str, words: Words, **more: object) -> str:
     return template.format(**named, **more)
 
 
-def with_history(llm: LLM, words: Words, history: Sequence[str], hint: Hint | None = None) -> Text:
-    """What every ranking prompt begins with: the history's titles, and what augments it."""
-    text = Text.begin(llm, words).add(HISTORY, history)
+def with_history(
+    llm: LLM, words: Words, titles: Titles, history: Sequence[int], hint: Hint | None = None, learn: bool = False
+) -> Text:
+    """What every ranking prompt begins with: what augments it, and the history's titles (learn: each a target)."""
+    text = Text.begin(llm, words)
     if hint is not None:
-        text.add(SIMILAR, hint.similar).add(PREDICTION, hint.prediction)
-    return text
+        text.add(SIMILAR).titles(titles, hint.similar).add(PREDICTION).titles(titles, hint.prediction)
+    return text.add(HISTORY).titles(titles, history, learn)
 
 
 def shown_order(key: str, count: int) -> np.ndarray:
@@ -98,48 +135,44 @@ def shown_order(key: str, count: int) -> np.ndarray:
     return np.random.default_rng(zlib.crc32(key.encode())).permutation(count)
 
 
-def title_branch(llm: LLM, title: str) -> Branch:
-    """A title as an answer."""
-    tokens = llm.encode(title + "\n")
-    return Branch(tokens, answer=len(tokens))
-
-
-def pairs(llm: LLM, key: str, history: Sequence[str], couples: Sequence[tuple[str, str]], words: Words) -> Prompt:
-    """P1: each couple asked in both orders. Four branches a couple: (a,b) a, (a,b) b, (b,a) a, (b,a) b."""
-    branches = []
+def pairs(
+    llm: LLM, key: str, titles: Titles, history: Sequence[int], couples: Sequence[tuple[int, int]], words: Words
+) -> Prompt:
+    """P1: each couple of items asked in both orders. Four branches a couple: (a,b) a, (a,b) b, (b,a) a, (b,a) b."""
+    question, answer, branches = llm.encode(say(PAIR, words)), llm.encode(ANSWER), []
     for a, b in couples:
         for first, second in ((a, b), (b, a)):
-            question = llm.encode(say(PAIR, words, first=first, second=second))
-            for title in (a, b):
-                answer = title_branch(llm, title).tokens
-                branches.append(Branch(question + answer, answer=len(answer)))
-    return with_history(llm, words, history).prompt(key, branches)
+            told = question + titles.quoted(first) + titles.quoted(second) + answer
+            branches += [titles.answers[item].after(told) for item in (a, b)]
+    return with_history(llm, words, titles, history).prompt(key, branches)
 
 
 def rating(
     llm: LLM,
     key: str,
-    history: Sequence[tuple[str, str]],
-    targets: Sequence[str],
+    titles: Titles,
+    history: Sequence[tuple[int, int]],
+    targets: Sequence[int],
     scale: Sequence[str],
     words: Words,
-    similar: Sequence[tuple[str, str]] | None = None,
+    similar: Sequence[tuple[int, int]] | None = None,
     predictions: Sequence[float] | None = None,
+    learn: bool = True,
 ) -> Prompt:
     """A branch per target item; what could come next is the scale's ratings.
 
-    history, similar: (title, rating) pairs. predictions: the conventional model's rating per target (None: not told).
+    history, similar: (item, number of a rating of the scale) pairs. predictions: the conventional model's rating per
+    target (None: not told). learn: the history's ratings are targets of tuning too.
     """
-    shared, choices = llm.choices([f" {value}" for value in scale])
-    text = Text.begin(llm, words).add(RATINGS, low=scale[0], high=scale[-1])
-    for title, value in history:
-        text.add(ASKED, title=title).add("{value}", learn_from=len(shared), value=f" {value}").add("\n")
+    known, text = Scale.of(llm, scale), Text.begin(llm, words)
     if similar is not None:
-        text.add(SIMILAR_RATINGS, [f"{ASKED.format(title=title)} {value}" for title, value in similar])
+        text.add(SIMILAR_RATINGS).ratings(titles, similar, known)
+    text.add(RATINGS, low=known.low, high=known.high).ratings(titles, history, known, learn)
     branches = []
-    for i, title in enumerate(targets):
+    for i, item in enumerate(targets):
         told = llm.encode(PREDICTED.format(prediction=predictions[i])) if predictions is not None else ()
-        branches.append(Branch(told + llm.encode(ASKED.format(title=title)) + shared, choices=choices))
+        asked = titles.names[item] + llm.encode(RATED) + known.shared
+        branches.append(Branch(told + asked, choices=known.ratings))
     return text.prompt(key, branches)
 
 

@@ -14,11 +14,13 @@ from llama4rec_core.llm import batches
 from llama4rec_core.llm.examples import rating_groups, rating_prompt
 from llama4rec_core.llm.hints import Hints
 from llama4rec_core.llm.model import LLM
+from llama4rec_core.llm.titles import Titles
 
 
 def rate(
     llm: LLM,
     histories: Histories,
+    titles: Titles,
     asked: Sequence[tuple[str, Predictions, Hints | None]],
     length: int,
     scale: tuple[float, float],
@@ -30,14 +32,14 @@ def rate(
     (over the scale), likeliest.
 
     asked: a name, the cases with a backbone's ratings, and the hints that prompts carry (None: LLM' or untuned), each.
-    length: rated titles of the history. The LLM's own answers are left in `path`, resumably.
+    titles: as prompts quote them. length: rated titles of the history. The LLM's own answers are left in `path`, resumably.
     """
     groups = [
         (f"{name}-{key}", rows, hints)
         for name, predictions, hints in asked
         for key, rows in rating_groups(predictions.cases, predictions.ratings)
     ]
-    prompts = [rating_prompt(llm, histories, key, rows, length, hints) for key, rows, hints in groups]
+    prompts = [rating_prompt(llm, histories, titles, key, rows, length, hints) for key, rows, hints in groups]
     scores = batches.score(llm, prompts, path, what, row_tokens)
     by_key = {key: rows.sort_values(["branch", "choice"])["log_p"].to_numpy() for key, rows in scores.groupby("key")}
     out = []

@@ -18,9 +18,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
+from hashlib import sha256
 
 import torch
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Among:
+    """The tokens that can stand at a place; log p there is among them. Two are the same only where they are one object,
+    and it is told, in fingerprints too, by a digest of its tokens."""
+
+    tokens: tuple[int, ...]
+
+    @cached_property
+    def digest(self) -> str:
+        return sha256(repr(self.tokens).encode()).hexdigest()[:8]
+
+    def __repr__(self) -> str:
+        return self.digest
 
 
 @dataclass(frozen=True)
@@ -28,18 +45,23 @@ class Branch:
     """A continuation of a prompt's prefix.
 
     Scored either as a likelihood (`answer` = how many of the last tokens are the answer: a title, say) or as a
-    choice (`choices` = token ids that could come next: the digits of a rating, say). In tuning the answer's
-    tokens are the labels.
+    choice (`choices` = tokens that could come next: the digits of a rating, say). In tuning the answer's tokens are
+    the labels. among: for each of the answer's tokens, the ones that could stand there; none: any of the vocabulary.
     """
 
     tokens: tuple[int, ...]
     answer: int = 0
-    choices: tuple[int, ...] = ()
+    choices: Among | None = None
+    among: tuple[Among, ...] = ()
 
     def cut(self, length: int) -> Branch:
         """Of an answer only its first `length` tokens; what stands before the answer stays."""
         before = len(self.tokens) - self.answer
-        return Branch(self.tokens[: before + length], min(length, self.answer))
+        return Branch(self.tokens[: before + length], min(length, self.answer), among=self.among[:length])
+
+    def after(self, tokens: tuple[int, ...]) -> Branch:
+        """The same answer after more tokens of the branch's own."""
+        return replace(self, tokens=tokens + self.tokens)
 
     @property
     def read(self) -> tuple[int, ...]:
@@ -54,11 +76,28 @@ class Prompt:
     key: str
     prefix: tuple[int, ...]
     branches: tuple[Branch, ...]
-    learn: tuple[int, ...] = ()  # places in the prefix whose tokens tuning learns (the ratings in a history)
+    learn: tuple[tuple[int, Among | None], ...] = ()  # places in the prefix whose tokens tuning learns, and among which
 
     def __len__(self) -> int:
         """Tokens to be read by a prompt alone."""
         return len(self.prefix) + sum(len(branch.read) for branch in self.branches)
+
+
+def allowed(sets: Sequence[Among | None], n_tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The tokens that stand in any of S sets, int64 [V'], sorted, and which of them each set holds, bool [S, V'].
+
+    None is the whole vocabulary of `n_tokens` tokens; with it among the sets, V' is that.
+    """
+    number = torch.tensor([s for s, each in enumerate(sets) for _ in (each.tokens if each else ())], dtype=torch.long)
+    tokens = torch.tensor([token for each in sets for token in (each.tokens if each else ())], dtype=torch.long)
+    whole = [s for s, each in enumerate(sets) if each is None]
+    vocabulary, at = torch.unique(tokens, return_inverse=True)
+    if whole:
+        vocabulary, at = torch.arange(n_tokens), tokens
+    held = torch.zeros(len(sets), len(vocabulary), dtype=torch.bool)
+    held[number, at] = True
+    held[whole] = True
+    return vocabulary, held
 
 
 def shared(prompts: Sequence[Prompt]) -> int:

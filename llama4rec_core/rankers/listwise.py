@@ -7,44 +7,42 @@ order.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from llama4rec_core.data.wording import Words
 from llama4rec_core.llm import answers, batches, prompts
-from llama4rec_core.llm.examples import ChoiceSet, Example
-from llama4rec_core.llm.model import LLM
+from llama4rec_core.llm.examples import CandidateList, ChoiceSet, Example
 from llama4rec_core.llm.tree import Branch, Prompt
 
 LISTING = "All candidates, the one this {user} most likely {chooses} next first:\n"
 
 
-def prompt(
-    llm: LLM, key: str, history: Sequence[str], candidates: Sequence[str], words: Words, hint: prompts.Hint | None
-) -> Prompt:
+def prompt(ranker, each: CandidateList, hint: prompts.Hint | None) -> Prompt:
     """The candidates are shown and the ordered list is to be written: no branches."""
-    shown = [candidates[c] for c in prompts.shown_order(key, len(candidates))]
-    text = prompts.with_history(llm, words, history, hint).add(prompts.CANDIDATES, shown)
-    return text.add(LISTING).prompt(key, [])
+    candidates, words = ranker.named(each), ranker.histories.words
+    shown = [candidates[c] for c in prompts.shown_order(each.key, len(candidates))]
+    text = prompts.with_history(ranker.llm, words, ranker.titles, ranker.history(each), hint)
+    return text.add(prompts.CANDIDATES, shown).add(LISTING).prompt(each.key, [])
 
 
-def example(llm: LLM, asked: Prompt, candidates: Sequence[str], right: Sequence[int], prior: np.ndarray) -> Example:
+def example(ranker, each: CandidateList, asked: Prompt, right: Sequence[int]) -> Example:
     """The written list begins with the right answers and goes on in the order shown."""
+    candidates = ranker.named(each)
     wrong = [c for c in prompts.shown_order(asked.key, len(candidates)) if c not in right]
-    written = llm.encode("".join(candidates[c] + "\n" for c in [*right, *wrong]))
+    written = ranker.llm.encode("".join(candidates[c] + "\n" for c in [*right, *wrong]))
     return Example(dataclasses.replace(asked, branches=(Branch(written, len(written)),)), (ChoiceSet((0,), 0),))
 
 
 def utilities(
-    llm: LLM, asked: Sequence[Prompt], titles: Mapping[str, Sequence[str]], path: Path, what: str, row_tokens: int
+    ranker, lists: Sequence[CandidateList], asked: Sequence[Prompt], path: Path, what: str
 ) -> pd.DataFrame:
     """Minus the position of every candidate in what was written: columns key, candidate, utility."""
-    longest = max((len(llm.encode("\n".join(each))) for each in titles.values()), default=0)
+    titles = {each.key: ranker.named(each) for each in lists}
+    longest = max((len(ranker.llm.encode("\n".join(each))) for each in titles.values()), default=0)
     lines = max(map(len, titles.values()), default=0)
-    said = batches.write(llm, asked, path, what, max_tokens=longest + 2 * lines, lines=lines)
+    said = batches.write(ranker.llm, asked, path, what, max_tokens=longest + 2 * lines, lines=lines)
     out = []
     for key, text in zip(said["key"], said["text"], strict=True):
         # read against the list as it was shown: what was not written must not follow in the backbone's order
