@@ -110,7 +110,7 @@ def attributes(
     requests = [[again * count + n for n in group] for group in groups for again in (0, 1)]  # a batch has one prefix
 
     def work(batch: Sequence[int]) -> pd.DataFrame:
-        said = generate(llm, prefixes[batch[0] // M], [tails[request % M] for request in batch], max_tokens=28)
+        said = generate(llm, prefixes[batch[0] // count], [tails[request % count] for request in batch], max_tokens=28)
         written = [len(llm.encode(text)) for text in said]
         return pd.DataFrame({"request": batch, "answer": [text.strip() for text in said], "tokens_written": written})
 
@@ -120,10 +120,10 @@ def attributes(
     table, defects = {"item": items, "title": titles}, [[] for _ in range(count)]
     for name, _ in words.attributes:
         found = [answers.attributes(text, words)[name] for text in said]
-        table[name], whys = answers.consistent(found[:M], found[count:], share)
+        table[name], whys = answers.consistent(found[:count], found[count:], share)
         for n, why in enumerate(whys):
             defects[n] += [f"{name} {why}"] if why else []
-    table |= {"answer": said[:M], "answer_again": said[count:], "defects": [", ".join(each) for each in defects]}
+    table |= {"answer": said[:count], "answer_again": said[count:], "defects": [", ".join(each) for each in defects]}
     return pd.DataFrame(table).sort_values("item", ignore_index=True)
 
 
