@@ -87,6 +87,18 @@ def test_an_undecided_answer_is_no_agreement(tmp_path):
     assert not found["agreed"].any()
 
 
+def test_an_answer_that_is_undecided_in_one_order_is_no_agreement(tmp_path):
+    """The LLM prefers the alphabet's beginning where it stands first, and has no opinion where it stands second."""
+
+    def likes(prefix, text):
+        _, first, second, *_ = text.splitlines()
+        return earlier_is_better(prefix, text) if first < second else 0.0
+
+    for seed in range(4):
+        found = asked_pairs(Characters(likes), tmp_path, seed=seed)
+        assert not found["agreed"].any() and (found[["margin", "margin_swapped"]].max(axis=1) > 0).any()
+
+
 def answered(*rows):
     """A table of pairs from (user, preferred, other, margin, margin_swapped)."""
     table = pd.DataFrame(rows, columns=["user", "preferred", "other", "margin", "margin_swapped"])
@@ -94,7 +106,7 @@ def answered(*rows):
 
 
 def test_triples_are_user_preferred_and_other_of_the_answers_that_agree():
-    asked = answered((4, 1, 7, 2, 0.5), (5, 2, 8, 2, -3), (6, 3, 9, 1, 4))
+    asked = answered((4, 1, 7, 2, 0.5), (5, 2, 8, 2, -3), (6, 3, 9, 1, 4), (7, 3, 9, 0, 4))
     found = augmentation.triples(asked[["other", "agreed", "margin_swapped", "margin", "preferred", "user"]])
     assert found.tolist() == [[4, 1, 7], [6, 3, 9]] and found.dtype == np.int64
 
