@@ -15,7 +15,7 @@ import sys
 from llama4rec_core.backbones import BASELINES, PAPER_BACKBONES, task_of
 from llama4rec_core.presets import WAYS, as_dict, needs_prior
 from llama4rec_core.run import INSIDE, Run, lock
-from llama4rec_core.tasks import TASKS
+from llama4rec_core.tasks import TASKS, additions
 
 ASKED = Run.open(str(config.get("preset", "quick")))  # a name, or the path of a YAML file
 PRESET, RUN, NAMED = ASKED.preset, ASKED.target(), shlex.quote(ASKED.asked)
@@ -58,10 +58,8 @@ def writers(wildcards):
 
 
 def made(wildcards):
-    """What an augmented fit is fitted on."""
-    if wildcards.fit != "augmented":
-        return []
-    return f"{RUN}/augmentation/{TASKS[task_of(wildcards.name)].made}-s{wildcards.seed}.csv"
+    """What a fit adds to the data."""
+    return [f"{RUN}/{file}" for file in additions(task_of(wildcards.name), wildcards.fit, wildcards.seed)]
 
 
 def checkpoint(wildcards):
@@ -80,7 +78,8 @@ def picture(name, category):
 wildcard_constraints:
     seed=r"\d+",
     name=r"\w+",
-    fit="base|out_of_fold|augmented",
+    fit="base|out_of_fold|augmented|random|popular",
+    control="random|popular",
     llm="untuned|without_hints|with_hints",
     way="|".join(WAYS),
     kind="pairs|insertions|attributes",
@@ -166,6 +165,16 @@ rule data_augmentation:  # P1, P2 or P3
     threads: workflow.cores
     shell:
         papermill("04_data_augmentation")
+
+
+rule control_augmentation:  # as many additions without an LLM
+    input:
+        f"{RUN}/augmentation/{{kind}}-s{{seed}}.csv",
+    output:
+        f"{RUN}/augmentation/{{kind}}-{{control}}-s{{seed}}.csv",
+    threads: 1
+    shell:
+        f"python scripts/control_augmentation.py {NAMED} {{wildcards.kind}} {{wildcards.control}} {{wildcards.seed}}"
 
 
 rule tune_with_hints:  # LLM''

@@ -168,14 +168,18 @@ class TuningSettings:
 class AugmentationSettings:
     """Notebook 04: what the tuned LLM makes for the backbones (4.2)."""
 
-    users: Count = 260
-    """How many users are asked for pairs (P1), and how many for insertions (P2)."""
+    users: Count | None = None
+    """How many users are asked for pairs (P1), and how many for insertions (P2); null: all."""
     pairs: Count = 2
     """P1: couples a user is asked about, each in both orders."""
+    margin: Weight = 0.0
+    """P1: by how many nats both orders must prefer the same item for an answer to become a triple."""
     sampled: Annotated[int, Field(ge=2)] = 10
     """P2: un-interacted items of which the likeliest is inserted."""
     items: Count | None = None
     """P3: how many items are asked about; null: all."""
+    share: Share = 0.1
+    """P3: an answer that is given for a larger share of the items counts as unknown; 1: none does."""
     items_per_batch: Count = 32
     """P3: how many items are asked about at a time."""
 

@@ -38,6 +38,8 @@ STREAMS = {  # each random choice of a run draws from a stream of its own
     "P2 candidates": 42,
     "P1 users": 43,
     "P2 users": 44,
+    "random control": 45,
+    "popularity placebo": 46,
     "rating users": 51,
     "memorization probe": 61,
 }
@@ -48,8 +50,8 @@ def rng(stream: str, *seeds: int) -> np.random.Generator:
     return np.random.default_rng([*seeds, STREAMS[stream]])
 
 
-def draw_users(count: int, n_users: int, generator: np.random.Generator) -> list[int]:
-    """`count` different users (all where there are fewer), sorted."""
+def draw_users(count: int | None, n_users: int, generator: np.random.Generator) -> list[int]:
+    """`count` different users (all for None, and where there are fewer), sorted."""
     return np.sort(generator.permutation(n_users)[:count]).tolist()
 
 

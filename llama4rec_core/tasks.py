@@ -34,3 +34,10 @@ TASKS = {
         Task("rating", "RMSE", "MSE", -1, "table_4_rating", 4, "RMSE", "attributes"),
     )
 }
+
+MAKERS = {"augmented": "", "random": "-random", "popular": "-popular"}  # by fit: the LLM, and two controls without one
+
+
+def additions(task: str, fit: str, seed: int | str) -> list[str]:
+    """The file of a run that a fit adds to its data: what the LLM made, or a control of it. Other fits add none."""
+    return [f"augmentation/{TASKS[task].made}{MAKERS[fit]}-s{seed}.csv"] if fit in MAKERS else []

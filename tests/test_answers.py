@@ -68,16 +68,44 @@ def test_a_well_formed_list_decorated_or_cut_short_keeps_its_order(order, kept, 
 @settings(max_examples=200, deadline=None)
 @given(st.text(max_size=200))
 def test_no_text_breaks_attributes(text):
-    values, defects = answers.attributes(text, FILMS)
-    assert set(values) == {"director", "star"} and len(defects) == sum(not value for value in values.values())
+    values = answers.attributes(text, FILMS)
+    assert set(values) == {"director", "star"}
+    for value in values.values():
+        (kept,), (wrong,) = answers.consistent([value], [text], 0.1)
+        assert (kept == answers.UNKNOWN) if wrong else (kept == value)
 
 
 def test_attributes():
-    assert answers.attributes(" directed by Ridley Scott; starring Sigourney Weaver.", FILMS) == (
-        {"director": "Ridley Scott", "star": "Sigourney Weaver"},
-        [],
-    )
-    assert answers.attributes("starring X", FILMS) == ({"director": "", "star": "X"}, ["no director"])
+    assert answers.attributes(" directed by Ridley Scott; starring Sigourney Weaver.", FILMS) == {
+        "director": "Ridley Scott",
+        "star": "Sigourney Weaver",
+    }
+    assert answers.attributes("starring X", FILMS) == {"director": "", "star": "X"}
+
+
+@pytest.mark.parametrize("first, second, kept, wrong", [
+    ("Ridley Scott", "Ridley Scott", "Ridley Scott", ""),
+    ("Agnès Varda", "AGNES VARDA.", "Agnès Varda", ""),
+    ("Ridley Scott", "Tony Scott", "unknown", "differs"),
+    ("Ridley Scott", "", "unknown", "missing"),
+    ("", "Ridley Scott", "unknown", "missing"),
+    ("", "", "unknown", "missing"),
+    ("Unknown", "unknown.", "unknown", "missing"),
+    ("?", "!", "unknown", "missing"),
+])  # fmt: skip
+def test_two_answers_that_are_not_the_same_are_unknown(first, second, kept, wrong):
+    assert answers.consistent([first], [second], 0.1) == ([kept], [wrong])
+
+
+def test_an_answer_is_too_common_by_the_items_it_is_given_for_in_either_answer():
+    """Nolan is given for four items of eight: agreed for two, and for two more in one of their answers."""
+    first = ["Nolan", "nolan", "Nolan", "A", "B", "C", "D", "E"]
+    second = ["Nolan", "Nolan", "X", "Nolan", "B", "C", "D", "E"]
+    assert answers.consistent(first, second, 0.5)[0] == ["Nolan", "nolan", "unknown", "unknown", "B", "C", "D", "E"]
+    values, wrong = answers.consistent(first, second, 0.4)
+    assert values == ["unknown"] * 4 + ["B", "C", "D", "E"]
+    assert wrong == ["too common", "too common", "differs", "differs", "", "", "", ""]
+    assert answers.consistent([], [], 0.1) == ([], [])
 
 
 def test_the_same_title_in_other_clothes():

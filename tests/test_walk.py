@@ -2,6 +2,7 @@
 LLM' and LLM'' are tuned on, who makes the augmented data, and on which part the weights are chosen."""
 
 import shutil
+import sys
 
 import numpy as np
 import pandas as pd
@@ -9,9 +10,11 @@ import pytest
 from standins import (
     BEFORE_WINDOW,
     N_TRAIN,
+    PRESET,
     SEED,
     SEQUENCES,
     SIMILAR,
+    TITLES,
     Characters,
     list_prompt,
     lists,
@@ -21,6 +24,7 @@ from standins import (
     rating_of,
     rating_prompt,
     score_row,
+    script,
 )
 from torch import nn, ones, zeros
 
@@ -61,7 +65,7 @@ def fitted_on(small, monkeypatch, backbone, fit):
     """Run notebook 02; what it handed to the fitting, and the predictions that it left."""
     run, _, preset = small
     folder = run.path(f"backbones/{backbone}-s{SEED}/{fit}")
-    shutil.rmtree(folder)
+    shutil.rmtree(folder, ignore_errors=True)
     handed = {}
 
     def fit_backbone(name, data, valid, seed, settings):
@@ -105,8 +109,9 @@ def test_an_out_of_fold_fit_sees_no_window_not_even_to_stop_early_and_predicts_t
 def test_an_augmented_fit_sees_the_training_part_and_what_the_llm_made_for_its_task(small, monkeypatch):
     run = small[0]
     pairs = pd.DataFrame({"user": [1, 2], "preferred": [0, 5], "other": [6, 7], "agreed": [True, False]})
+    pairs = pairs.assign(margin=1.0, margin_swapped=1.0)
     made = pd.DataFrame({"user": [3], "item": [9], "position": [2]})
-    about = pd.DataFrame({"item": [2], "director": [""], "star": ["Someone"]})
+    about = pd.DataFrame({"item": [2], "director": ["unknown"], "star": ["None"]})  # a name, and no missing value
     for name, frame in (("pairs", pairs), ("insertions", made), ("attributes", about)):
         write_frame(run.path(f"augmentation/{name}-s{SEED}.csv"), frame)
     handed, _ = fitted_on(small, monkeypatch, "LightGCN", "augmented")
@@ -117,7 +122,70 @@ def test_an_augmented_fit_sees_the_training_part_and_what_the_llm_made_for_its_t
     assert known.cases["part"].tolist() == ["valid"] * 8 + ["test"] * 8
     handed, _ = fitted_on(small, monkeypatch, "DeepFM", "augmented")
     features = handed["data"].item_features
-    assert features["star"].tolist() == ["", "", "Someone", *[""] * 13] and not features["director"].any()
+    assert features["star"].tolist() == ["", "", "None", *[""] * 13] and not features["director"].any()
+
+
+def test_pairs_under_the_preset_s_margin_are_no_triples(results, tmp_path, monkeypatch):
+    run, ready = open_run(tmp_path, PRESET.replace("pairs: 2,", "pairs: 2, margin: 1.5,"))
+    pairs = pd.DataFrame({"user": [1, 2], "preferred": [0, 5], "other": [6, 7], "agreed": True, "margin": [1.0, 2.0]})
+    write_frame(run.path(f"augmentation/pairs-s{SEED}.csv"), pairs.assign(margin_swapped=[9.0, 2.0]))
+    handed, _ = fitted_on((run, ready, str(tmp_path / "small.yaml")), monkeypatch, "LightGCN", "augmented")
+    assert handed["data"].triples.tolist() == [[2, 5, 7]]
+
+
+def fitted_on_a_control(small, monkeypatch, kind, made, control):
+    """Write what the LLM made, run the script that makes the control, then notebook 02: the training data."""
+    run, _, preset = small
+    write_frame(run.path(f"augmentation/{kind}-s{SEED}.csv"), made)
+    monkeypatch.setattr(sys, "argv", ["control_augmentation.py", preset, kind, control, str(SEED)])
+    script("control_augmentation").main()
+    backbone = {"pairs": "LightGCN", "insertions": "SASRec", "attributes": "DeepFM"}[kind]
+    handed, known = fitted_on(small, monkeypatch, backbone, control)
+    assert known.cases["part"].tolist() == ["valid"] * 8 + ["test"] * 8
+    return handed["data"]
+
+
+def rarest(ready, user, count=2):
+    """What an LLM against popularity would choose, and how popular each item is."""
+    popular = augmentation.training_popularity(ready.histories)
+    free = sorted(set(range(16)) - set(SEQUENCES[user][: N_TRAIN[user]]), key=lambda item: popular[item])
+    return free[:count], popular, free
+
+
+def test_control_fits_see_as_many_triples_that_no_llm_made(small, monkeypatch):
+    ready = small[1]
+    rows = [(user, *rarest(ready, user)[0], True, 1.0, 1.0) for user in USERS]
+    made = pd.DataFrame(rows, columns=["user", "preferred", "other", "agreed", "margin", "margin_swapped"])
+    random, popular = (
+        fitted_on_a_control(small, monkeypatch, "pairs", made, fit).triples for fit in ("random", "popular")
+    )
+    assert random[:, 0].tolist() == popular[:, 0].tolist() == list(USERS)
+    assert all({a, b} <= set(rarest(ready, user)[2]) for user, a, b in random.tolist())
+    assert random[:, 1:].tolist() != made[["preferred", "other"]].to_numpy().tolist()
+    counts = rarest(ready, 0)[1]
+    assert [{a, b} for _, a, b in popular.tolist()] == [{*rarest(ready, user)[0]} for user in USERS]
+    assert (counts[popular[:, 1]] >= counts[popular[:, 2]]).all()
+
+
+def test_control_fits_see_as_many_insertions_that_no_llm_made(small, monkeypatch):
+    ready = small[1]
+    item = [rarest(ready, user)[0][0] for user in USERS]
+    made = pd.DataFrame({"user": USERS, "item": item, "position": 1, "among": 16, "advantage": 1.0})
+    random, popular = (
+        fitted_on_a_control(small, monkeypatch, "insertions", made, fit).insertions for fit in ("random", "popular")
+    )
+    for rows in (random, popular):
+        assert rows[:, 0].tolist() == list(USERS) and rows[:, 2].tolist() == [1] * 8 and rows[:, 1].tolist() != item
+        assert all(item in rarest(ready, user)[2] for user, item, _ in rows.tolist())
+    counts = rarest(ready, 0)[1]
+    assert counts[popular[:, 1]].tolist() == [max(counts[rarest(ready, user)[2]]) for user in USERS]
+
+
+def test_a_control_fit_sees_the_llm_s_attributes_dealt_anew(small, monkeypatch):
+    directors = [*"ABCDEFGHIJKLMNO", "unknown"]
+    made = pd.DataFrame({"item": range(16), "title": TITLES, "director": directors, "star": "X", "defects": ""})
+    found = fitted_on_a_control(small, monkeypatch, "attributes", made, "random").item_features["director"].tolist()
+    assert sorted(found) == ["", *directors[:-1]] and found != [*directors[:-1], ""]
 
 
 # --- 03 and 05: what LLM' and LLM'' are tuned on ----------------------------------------------------------------------
@@ -215,6 +283,7 @@ def test_llm_1_makes_the_augmented_data_and_what_it_finds_likeliest_is_kept(smal
     assert made["position"].tolist() == [int(draws.integers(0, N_TRAIN[user] + 1)) for user in made["user"]]
     about = pd.read_csv(run.path(f"augmentation/attributes-s{SEED}.csv"))
     assert about["item"].tolist() == [0, 1, 2, 3, 4] and about["director"].tolist() == list("ABCDE")
+    assert about["star"].tolist() == ["unknown"] * 5 and set(about["defects"]) == {"star too common"}
     text = "".join(llm.text(prompt) for prompt in llm.read)
     assert text and "similar taste" not in text and "suggests" not in text
 

@@ -136,6 +136,19 @@ def test_base_rows_and_other_ways_of_ranking_write_files_of_their_own(smoke, mon
     assert len(written) == len(set(written))
 
 
+def test_a_control_fit_is_fitted_on_what_no_llm_made(smoke, monkeypatch):
+    runs = smoke["data"].outputs[0].split("/runs/")[0]
+    monkeypatch.setenv("LLAMA4REC_RESULTS", runs)
+    fits = [f"{runs}/runs/smoke/backbones/SASRec-s0/{fit}/predictions.parquet" for fit in ("random", "popular")]
+    jobs = dry_run("smoke", *fits)
+    assert not any(name.startswith("backbone augmented") for name in jobs)
+    for fit in ("random", "popular"):
+        control = jobs[f"control_augmentation {fit} insertions 0"]
+        assert control.inputs == [f"{runs}/runs/smoke/augmentation/insertions-s0.csv"]
+        assert set(control.outputs) < set(jobs[f"backbone {fit} SASRec 0"].inputs)
+    assert {name for name in jobs if name.startswith(("data_aug", "ask"))} == {"data_augmentation insertions 0"}
+
+
 class Required(Exception):
     """Ends a notebook's first cell where it has said which files it needs."""
 

@@ -1,16 +1,15 @@
-"""What an LLM wrote, made into data. Nothing it writes can raise, and every defect is counted.
-
-Each parser returns its answer and the names of its defects: an empty list means the answer was as asked.
-"""
+"""What an LLM wrote, made into data. Nothing it writes can raise, and every defect is named."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 
 from llama4rec_core.data.wording import Words
 
+UNKNOWN = "unknown"
 DECORATION = re.compile(
     r"^[\s>*#•\-–—\"'`“”‘’]*(?:\(?\d{1,3}[.):\]]\s*|[A-Ja-j][.)]\s+)?[\s*\"'`“”‘’]*|[\s*\"'`“”‘’,;.]+$"
 )
@@ -55,13 +54,22 @@ def ranking(text: str, candidates: Sequence[str]) -> tuple[list[int], list[str]]
     return order + rest, defects + ["missing"] * len(rest)
 
 
-def attributes(text: str, words: Words) -> tuple[dict[str, str], list[str]]:
-    """P3: "directed by X; starring Y" to {"director": X, "star": Y}. Defects: "no director" and the like (then "")."""
-    out, defects = {}, []
-    for name, how in words.attributes:
-        found = re.search(rf"{re.escape(how)}\s+([^;\n]+)", text, flags=re.IGNORECASE)
-        value = " ".join(found.group(1).strip(" .,;").split()) if found else ""
-        out[name] = value
-        if not value:
-            defects.append(f"no {name}")
-    return out, defects
+def attributes(text: str, words: Words) -> dict[str, str]:
+    """P3: "directed by X; starring Y" to {"director": X, "star": Y}; "" for an attribute that is missing."""
+    found = {name: re.search(rf"{re.escape(how)}\s+([^;\n]+)", text, re.IGNORECASE) for name, how in words.attributes}
+    return {name: " ".join(match[1].strip(" .,;").split()) if match else "" for name, match in found.items()}
+
+
+def consistent(first: Sequence[str], second: Sequence[str], share: float) -> tuple[list[str], list[str]]:
+    """What two answers about each of M items agree on (else UNKNOWN), and what is wrong ("": nothing), both [M].
+
+    Wrong is "missing" (an answer is empty, or says "unknown"), "differs" (as titles differ, see `same_title`), or "too
+    common" (given, in either answer, for more than one item and for more than `share` of all).
+    """
+    folded = [(_plain(a), _plain(b)) for a, b in zip(first, second, strict=True)]
+    given = Counter(answer for both in folded for answer in set(both))
+    wrong = []
+    for a, b in folded:
+        missing, common = not {a, b}.isdisjoint(("", UNKNOWN)), given[a] > max(1, share * len(folded))
+        wrong.append("missing" if missing else "differs" if a != b else "too common" if common else "")
+    return [UNKNOWN if why else answer for answer, why in zip(first, wrong, strict=True)], wrong
