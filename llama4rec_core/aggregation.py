@@ -286,7 +286,8 @@ def choose_alphas(
 
     `log_likelihood(alpha_1, alpha_2)` gives that of each validation case [n]. It is asked once at alpha_1 = 0, where
     alpha_2 has no say. Of equally good pairs the one with the smallest alpha_1 is taken, then the smallest alpha_2.
-    Without a case alpha_1 stays 0. Raises ValueError where there is no alpha_2, a pair leaves 0..1 or a value is not finite.
+    Without a case alpha_1 stays 0. Raises ValueError where there is no alpha_2, a pair leaves 0..1 or a value is not
+    finite.
     """
     pairs = [(float(first), float(second)) for first in sorted({0.0, *alpha_1}) for second in sorted(alpha_2)]
     if not pairs:

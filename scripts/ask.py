@@ -3,8 +3,9 @@
     python scripts/ask.py PRESET BACKBONE FIT LLM SEED        scores/BACKBONE-FIT-LLM-sSEED.parquet
     python scripts/ask.py PRESET BACKBONE base untuned SEED --way letters    scores/ways/BACKBONE-letters-sSEED.parquet
 
-FIT: base, augmented or random. LLM: untuned, without_hints (LLM') or with_hints (LLM''). The prompts of LLM'' carry hints. Only
-lists that hold their target are asked about. Stopped and started again, it goes on after the last finished batch.
+FIT: base, augmented or random. LLM: untuned (validation alone), without_hints (LLM') or with_hints (LLM''). The prompts
+of LLM'' carry that fit's hints. Only lists that hold their target are asked about. Stopped and started again, it goes
+on after the last finished batch.
 """
 
 import argparse
