@@ -20,7 +20,7 @@ from llama4rec_core.variants import VARIANTS
 
 N_TRAIN = np.round(np.exp(np.random.default_rng(0).normal(4.3, 0.9, 943)) + 15).astype(int)
 PAIRS = [(alpha_1, alpha_2) for alpha_1 in ALPHA_1 for alpha_2 in ALPHA_2]
-VALIDATION, TEST, REPEATED = 400, 20_000, 40
+VALIDATION, TEST, REPEATED = 400, 10_000, 40
 
 
 def simulated(count: int, stands_out: float, rng: np.random.Generator) -> Lists:
