@@ -13,14 +13,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from llama4rec_core.aggregation import ALPHA_1, ALPHA_2, user_weights
+from llama4rec_core.aggregation import ALPHA_1, ALPHA_2, blend, user_weights, utilities
 from llama4rec_core.backbones.predict import Predictions
+from llama4rec_core.evaluation import ndcg
 from llama4rec_core.experiment import Lists, choose_weights
 from llama4rec_core.variants import VARIANTS
 
 N_TRAIN = np.round(np.exp(np.random.default_rng(0).normal(4.3, 0.9, 943)) + 15).astype(int)
 PAIRS = [(alpha_1, alpha_2) for alpha_1 in ALPHA_1 for alpha_2 in ALPHA_2]
-VALIDATION, TEST, REPEATED = 400, 10_000, 40
+VALIDATION, TEST, REPEATED = 400, 60_000, 40
 
 
 def simulated(count: int, stands_out: float, rng: np.random.Generator) -> Lists:
@@ -36,9 +37,13 @@ def simulated(count: int, stands_out: float, rng: np.random.Generator) -> Lists:
 
 
 def on_grid(cases: Lists) -> dict[tuple[float, float], np.ndarray]:
-    """NDCG@5 of every case by every pair; those of alpha_1 = 0 are one."""
-    alone = cases.metric(0.0)
-    return {pair: cases.metric(user_weights(N_TRAIN, *pair)) if pair[0] else alone for pair in PAIRS}
+    """NDCG@5 of every case by every pair."""
+    u_llm, u_rec = utilities(cases.opinion, cases.predictions.scores, cases.utilities)
+    is_target, found = cases.predictions.items == 0, {}
+    for pair in PAIRS:
+        utility = blend(user_weights(N_TRAIN, *pair)[cases.users], u_llm, u_rec)
+        found[pair] = ndcg(1 + (utility > utility[is_target][:, None]).sum(axis=1), 5)
+    return found
 
 
 def one_standard_error(cases: Lists) -> tuple[float, float]:
@@ -82,14 +87,14 @@ def repeated(rule, stands_out: float) -> Outcome:
 
 
 def test_a_gain_of_a_few_percent_is_nearly_always_found_and_nearly_all_of_it_is_kept():
-    found = repeated(likeliest, 0.25)
+    found = repeated(likeliest, 0.23)
     assert 0.03 < found.attainable < 0.04
     assert found.zero <= 0.04 and found.kept >= 0.8 * found.attainable
 
 
 def test_the_one_standard_error_rule_kept_far_less_of_it():
-    ours, theirs = repeated(likeliest, 0.25), repeated(one_standard_error, 0.25)
-    assert theirs.zero >= 0.08 > ours.zero and theirs.kept <= ours.kept - 0.15 * ours.attainable
+    ours, theirs = repeated(likeliest, 0.23), repeated(one_standard_error, 0.23)
+    assert theirs.zero >= 0.1 > ours.zero and theirs.kept <= ours.kept - 0.2 * ours.attainable
 
 
 def test_a_large_gain_is_always_found_and_kept():
