@@ -79,9 +79,9 @@ def opinions(name, seed, ending="parquet", whose=None):
     return [f"{RUN}/scores/{name}-{fit}-{by}-s{seed}.{ending}" for fit, by in found if by in (whose or [by])]
 
 
-def each(function, *further):
-    """Of every backbone and seed."""
-    return [file for name in PRESET.backbones for seed in PRESET.seeds for file in function(name, seed, *further)]
+def all_opinions(ending, whose=None):
+    """The same of every backbone and seed."""
+    return [file for name in PRESET.backbones for seed in PRESET.seeds for file in opinions(name, seed, ending, whose)]
 
 
 def picture(name, category):
@@ -238,7 +238,7 @@ rule aggregation:
 rule tables:
     input:
         expand(f"{RUN}/rows/{{name}}-s{{seed}}/{{file}}", **EACH, file=["per_user.parquet", "choice.json"]),
-        each(opinions, "json", LLMS),
+        all_opinions("json", LLMS),
         expand(f"{RUN}/augmentation/{{kind}}-s{{seed}}.json", kind=MADE, seed=PRESET.seeds),
         expand(f"{RUN}/llm/{{llm}}_hints-s{{seed}}/tuning.json", llm=["without", "with"], seed=PRESET.seeds),
         f"{RUN}/llm/memorization.csv",
@@ -295,7 +295,7 @@ rule all:  # every file of the run, so that a deleted one is made again, with wh
         rules.memorization_probe.output,
         expand([*rules.tune_without_hints.output, *rules.tune_with_hints.output], seed=PRESET.seeds),
         expand(rules.data_augmentation.output, kind=MADE, seed=PRESET.seeds),
-        each(opinions),
-        each(opinions, "json"),
+        all_opinions("parquet"),
+        all_opinions("json"),
         expand(rules.aggregation.output, **EACH),
         rules.tables.output,
