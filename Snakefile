@@ -15,7 +15,12 @@ import sys
 from llama4rec_core.backbones import BASELINES, PAPER_BACKBONES, task_of
 from llama4rec_core.presets import WAYS, as_dict, needs_prior
 from llama4rec_core.run import INSIDE, Run, lock
+<<<<<<< HEAD
 from llama4rec_core.tasks import TASKS, additions
+=======
+from llama4rec_core.tasks import TASKS
+from llama4rec_core.variants import LLMS, asked, rows_of
+>>>>>>> h-choice
 
 ASKED = Run.open(str(config.get("preset", "quick")))  # a name, or the path of a YAML file
 PRESET, RUN, NAMED = ASKED.preset, ASKED.target(), shlex.quote(ASKED.asked)
@@ -33,8 +38,7 @@ UNTUNED_PRIOR = [f"{RUN}/llm/prior.parquet"] if needs_prior(PRESET, tuned=False)
 DATA = f"{RUN}/data/dataset.json"
 FIT_FILES = ("predictions.parquet", "user_embeddings.safetensors", "log.csv")
 LLM_FILES = ("tuning.json", "curve.csv", *WEIGHTS)
-ROW_FILES = ("per_user.parquet", "choice.json", "grid.csv", "within.csv")
-ROWS = {"base": ["untuned", "without_hints"], "augmented": ["with_hints"]}  # about which fit's lists which LLM is asked
+ROW_FILES = ("per_user.parquet", "choice.json", "grid.csv", "within.csv", "look.json")
 EACH = dict(name=PRESET.backbones, seed=PRESET.seeds)
 MADE = [TASKS[task].made for task in dict.fromkeys(map(task_of, PRESET.backbones))]
 BASE_SEEDS = range(5)
@@ -66,9 +70,20 @@ def checkpoint(wildcards):
     return [] if wildcards.llm == "untuned" else f"{RUN}/llm/{wildcards.llm}-s{wildcards.seed}/tuning.json"
 
 
-def windows(wildcards):
-    """Of held-out users: weights are chosen on them too."""
-    return backbone(WRITERS[task_of(wildcards.name)], wildcards.seed, "out_of_fold")
+def fits(name):
+    """Of a backbone, those that its rows put together with an opinion."""
+    return sorted({variant.fit for variant in rows_of(PRESET.rows, task_of(name)).values()})
+
+
+def opinions(name, seed, ending="parquet", whose=None):
+    """What LLMs and baselines (or only those of `whose`) say about a backbone's lists or ratings."""
+    found = asked(PRESET.rows, task_of(name))
+    return [f"{RUN}/scores/{name}-{fit}-{by}-s{seed}.{ending}" for fit, by in found if by in (whose or [by])]
+
+
+def all_opinions(ending, whose=None):
+    """The same of every backbone and seed."""
+    return [file for name in PRESET.backbones for seed in PRESET.seeds for file in opinions(name, seed, ending, whose)]
 
 
 def picture(name, category):
@@ -195,7 +210,6 @@ rule tune_with_hints:  # LLM''
 rule ask:  # an LLM about a backbone's lists or ratings
     input:
         lambda w: backbone(w.name, w.seed, w.fit),
-        windows,
         checkpoint,
         lambda w: UNTUNED_PRIOR if w.llm == "untuned" else TUNED_PRIOR,
     output:
@@ -209,7 +223,6 @@ rule ask:  # an LLM about a backbone's lists or ratings
 rule ask_in_another_way:  # the untuned LLM, about validation lists
     input:
         lambda w: backbone(w.name, w.seed, "base"),
-        windows,
         lambda w: [f"{RUN}/llm/prior.parquet"] if needs_prior(PRESET, tuned=False, way=w.way) else [],
     output:
         f"{RUN}/scores/ways/{{name}}-{{way}}-s{{seed}}.parquet",
@@ -221,9 +234,8 @@ rule ask_in_another_way:  # the untuned LLM, about validation lists
 
 rule aggregation:
     input:
-        [f"{RUN}/scores/{{name}}-{fit}-{llm}-s{{seed}}.parquet" for fit, llms in ROWS.items() for llm in llms],
-        lambda w: [backbone(w.name, w.seed, fit) for fit in ("base", "augmented")],
-        windows,
+        lambda w: opinions(w.name, w.seed),
+        lambda w: [backbone(w.name, w.seed, fit) for fit in fits(w.name)],
     output:
         notebook=f"{RUN}/notebooks/06_{{name}}_s{{seed}}.ipynb",
         files=[f"{RUN}/rows/{{name}}-s{{seed}}/{file}" for file in ROW_FILES],
@@ -239,7 +251,7 @@ rule aggregation:
 rule tables:
     input:
         expand(f"{RUN}/rows/{{name}}-s{{seed}}/{{file}}", **EACH, file=["per_user.parquet", "choice.json"]),
-        [expand(f"{RUN}/scores/{{name}}-{fit}-{{llm}}-s{{seed}}.json", **EACH, llm=llms) for fit, llms in ROWS.items()],
+        all_opinions("json", LLMS),
         expand(f"{RUN}/augmentation/{{kind}}-s{{seed}}.json", kind=MADE, seed=PRESET.seeds),
         expand(f"{RUN}/llm/{{llm}}_hints-s{{seed}}/tuning.json", llm=["without", "with"], seed=PRESET.seeds),
         f"{RUN}/llm/memorization.csv",
@@ -290,12 +302,13 @@ rule all:  # every file of the run, so that a deleted one is made again, with wh
     default_target: True
     input:
         rules.data.output,
-        expand(rules.backbone.output, **EACH, fit=["base", "augmented"]),
+        [expand(rules.backbone.output, name=name, seed=PRESET.seeds, fit=fits(name)) for name in PRESET.backbones],
         expand(rules.backbone.output, name=WRITERS.values(), seed=PRESET.seeds, fit="out_of_fold"),
         UNTUNED_PRIOR,
         rules.memorization_probe.output,
         expand([*rules.tune_without_hints.output, *rules.tune_with_hints.output], seed=PRESET.seeds),
         expand(rules.data_augmentation.output, kind=MADE, seed=PRESET.seeds),
-        [expand(rules.ask.output, **EACH, fit=fit, llm=llms) for fit, llms in ROWS.items()],
+        all_opinions("parquet"),
+        all_opinions("json"),
         expand(rules.aggregation.output, **EACH),
         rules.tables.output,

@@ -16,11 +16,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy.optimize import brentq
+from scipy.special import logsumexp, softmax
 
 ALPHA_1 = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9)  # the paper's grid, and 0: the backbone alone
 ALPHA_2 = (0.1, 0.3, 0.5, 0.7, 0.9)
 UTILITIES = ("positions", "standardised")
 _EQUAL = 1e-12  # two sums this close, relative to the largest, differ by rounding alone
+_SAME_NATS = 1e-6  # and so do two log-likelihoods, whose tau is found by search
+_SHARPEST = 1e3  # tau times the largest distance of a candidate from its target
 
 
 # --- equation 4: the most similar user -------------------------------------------------------------
@@ -217,48 +221,113 @@ def aggregate(items, llm_scores, rec_scores, alpha, kind: str = "positions") -> 
 # --- choosing alpha_1 and alpha_2 on validation ----------------------------------------------------
 
 
+def sharpness(utility, target) -> float:
+    """tau >= 0, by which `utility` [m, C] explains the `target` columns [m] best, as softmax(tau * utility).
+
+    0 where the targets do not stand above the mean of their lists; bounded where they are the best of every list, since
+    any larger tau would be better still. Raises ValueError where shapes do not fit or a utility is not finite.
+    """
+    above = _above_target(utility, target)
+    spread = np.abs(above).max(initial=0.0)
+
+    def slope(tau: float) -> float:  # of the summed log-likelihood: it falls with tau
+        return -float((softmax(tau * above, axis=1) * above).sum())
+
+    if spread == 0 or slope(0.0) <= 0:
+        return 0.0
+    sharpest = _SHARPEST / spread
+    return sharpest if slope(sharpest) >= 0 else float(brentq(slope, 0.0, sharpest, xtol=1e-8 * sharpest))
+
+
+def list_log_likelihood(utility, target) -> np.ndarray:
+    """log softmax(tau * utility) of each list's target, [m]; tau is the one `sharpness` of all the lists.
+
+    utility [m, C]; target int [m], the target's column. A list of equal utilities gives -log C. Every position counts,
+    not only the first ones. Raises ValueError where shapes do not fit or a utility is not finite.
+    """
+    return -logsumexp(sharpness(utility, target) * _above_target(utility, target), axis=1)
+
+
+def rating_log_likelihood(error) -> np.ndarray:
+    """The Gaussian log-likelihood of each prediction's `error` [n], [n]; the variance is their mean square.
+
+    Raises ValueError where an error is not finite.
+    """
+    squared = _finite("the error", error, ndim=1) ** 2
+    variance = max(squared.mean(), _EQUAL) if squared.size else 1.0  # no error at all stays finite
+    return -(np.log(2 * np.pi * variance) + squared / variance) / 2
+
+
+def _above_target(utility, target) -> np.ndarray:
+    """`utility` [m, C], less that of each list's target."""
+    utility, target = _finite("the utility", utility, ndim=2), np.asarray(target)
+    if target.shape != utility.shape[:1]:
+        raise ValueError(f"target must be one column for each list, got {target.shape} for {utility.shape}")
+    return utility - np.take_along_axis(utility, target[:, None].astype(np.int64), axis=1)
+
+
 @dataclass(frozen=True)
 class Choice:
-    """The chosen pair, its validation metric, and the whole grid (columns alpha_1, alpha_2, value)."""
+    """The chosen pair, and what it and every pair of the grid gain over the backbone alone."""
 
     alpha_1: float
     alpha_2: float
-    value: float
-    grid: pd.DataFrame
+    gain: float  # nats of summed log-likelihood on validation, more than at alpha_1 = 0
+    grid: pd.DataFrame  # columns alpha_1, alpha_2, value (the gain)
 
 
 def choose_alphas(
-    evaluate: Callable[[float, float], Sequence[float]],
-    larger_is_better: bool = True,
+    log_likelihood: Callable[[float, float], Sequence[float]],
     alpha_1: Sequence[float] = ALPHA_1,
     alpha_2: Sequence[float] = ALPHA_2,
+    margin: float = 1.0,
 ) -> Choice:
-    """The pair with the least LLM among those that validation cannot tell from the best: the one-standard-error rule.
+    """The pair that makes the validation targets likeliest, or alpha_1 = 0 if that gains no more than `margin` nats.
 
-    `evaluate(alpha_1, alpha_2)` gives each user's metric [U]; for RMSE, each user's mean squared error, with
-    `larger_is_better=False`. The best of the grid is the largest of many noisy means and promises too much. So every
-    pair is kept that falls short of it by at most one standard error of their paired difference, std(d) / sqrt(U). Of
-    those the smallest alpha_1 is taken, then the smallest alpha_2 (Breiman et al., 1984, section 3.4.3). Raises
-    ValueError where the grid or the metric is empty, a pair leaves 0..1, or a value is not finite.
+    `log_likelihood(alpha_1, alpha_2)` gives that of each validation case [n]. It is asked once at alpha_1 = 0, where
+    alpha_2 has no say. Of equally good pairs the one with the smallest alpha_1 is taken, then the smallest alpha_2.
+    Without a case alpha_1 stays 0. Raises ValueError where there is no alpha_2, a pair leaves 0..1 or a value is not
+    finite.
     """
-    pairs = [(float(first), float(second)) for first in sorted(alpha_1) for second in sorted(alpha_2)]
+    pairs = [(float(first), float(second)) for first in sorted({0.0, *alpha_1}) for second in sorted(alpha_2)]
     if not pairs:
-        raise ValueError("the grid of alpha_1 and alpha_2 is empty")
+        raise ValueError("the grid of alpha_1 and alpha_2 is empty: give at least one alpha_2")
     for pair in pairs:
         _check_alphas(*pair)
-    values = [_finite(f"the metric at alpha_1 = {a}, alpha_2 = {b}", evaluate(a, b), ndim=1) for a, b in pairs]
-    metric = np.stack(values)  # [pairs, U]
-    n_users = metric.shape[1]
-    if not n_users:
-        raise ValueError("there is no validation user to choose alpha_1 and alpha_2 on")
-    gain = metric if larger_is_better else -metric
-    mean = gain.mean(axis=1)
-    short = gain[mean.argmax()] - gain  # [pairs, U], how far each falls short of the best
-    error = short.std(axis=1, ddof=min(1, n_users - 1)) / np.sqrt(n_users)
-    chosen = int(np.argmax(short.mean(axis=1) <= error + _EQUAL * abs(mean.max())))  # the first uses least LLM
-    value = mean if larger_is_better else -mean
-    grid = pd.DataFrame(pairs, columns=["alpha_1", "alpha_2"]).assign(value=value)
-    return Choice(*pairs[chosen], float(value[chosen]), grid)
+
+    def total(first: float, second: float) -> float:
+        name = f"the log-likelihood at alpha_1 = {first}, alpha_2 = {second}"
+        return float(_finite(name, log_likelihood(first, second), ndim=1).sum())
+
+    alone = total(*pairs[0])
+    gains = np.array([total(*pair) - alone if pair[0] else 0.0 for pair in pairs])
+    best = int(np.argmax(gains >= gains.max() - _SAME_NATS))  # the first of the best uses the least LLM
+    chosen = best if gains[best] > margin else 0
+    grid = pd.DataFrame(pairs, columns=["alpha_1", "alpha_2"]).assign(value=gains)
+    return Choice(*pairs[chosen], float(gains[chosen]), grid)
+
+
+def cross_fitted(
+    choose: Callable[[np.ndarray], Choice],
+    apply: Callable[[Choice], Sequence[float]],
+    users,
+    folds: int = 5,
+    seed: int = 0,
+) -> np.ndarray:
+    """Each case's value [n] by weights that were chosen without its user: the gain they promise is not too good.
+
+    The users are dealt into `folds` at random. `choose` gets a mask [n] of the other folds' cases; `apply` gives the
+    values [n] of all cases by that choice, of which the fold's own are kept. `users` [n] says whose each case is.
+    Raises ValueError for fewer than two folds.
+    """
+    if folds < 2:
+        raise ValueError(f"cross-fitting needs two folds or more, got {folds}")
+    known, user = np.unique(np.asarray(users), return_inverse=True)
+    fold = (np.random.default_rng(seed).permutation(len(known)) % folds)[user]
+    values = np.empty(len(fold))
+    for each in np.unique(fold):
+        values[fold == each] = np.asarray(apply(choose(fold != each)))[fold == each]
+    return values
 
 
 def _finite(name: str, values, ndim: int | None = None) -> np.ndarray:

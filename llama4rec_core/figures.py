@@ -176,14 +176,8 @@ def by_history_length(results: pd.DataFrame, metric: str, title: str | None = No
 # --- the weights -----------------------------------------------------------------------------------
 
 
-def alpha_heatmap(
-    grid: pd.DataFrame,
-    metric: str,
-    chosen: tuple[float, float],
-    larger_is_better: bool = True,
-    title: str | None = None,
-) -> Figure:
-    """The validation metric over a grid (columns alpha_1, alpha_2, value), the chosen pair framed.
+def alpha_heatmap(grid: pd.DataFrame, chosen: tuple[float, float], title: str | None = None) -> Figure:
+    """What validation gains over the backbone alone, in nats (columns alpha_1, alpha_2, value); the chosen pair framed.
 
     The best pair of the grid gets a thinner, dashed frame where the chosen one is not as good; among equals it is the
     one with less LLM. Raises ValueError where `chosen`, (alpha_1, alpha_2), is not in the grid.
@@ -192,14 +186,13 @@ def alpha_heatmap(
     values = grid.set_index(["alpha_1", "alpha_2"])["value"].sort_index()
     if chosen not in values.index:
         raise ValueError(f"the chosen pair {chosen} is not in the grid")
-    top = values.max() if larger_is_better else values.min()
-    equal = np.isclose(values, top, rtol=1e-12, atol=0)
+    equal = np.isclose(values, values.max(), rtol=1e-12, atol=0)
     best = chosen if equal[values.index.get_loc(chosen)] else values.index[equal.argmax()]
     cells = values.unstack("alpha_1").sort_index(ascending=False)
     fig, (ax,) = _panels(1, width=7.2)
     sns.heatmap(
-        cells, ax=ax, cmap="cividis" if larger_is_better else "cividis_r", annot=True, fmt=".4f", linewidths=1.5,
-        annot_kws={"size": 10}, cbar_kws={"label": f"{_metric_label(metric)}, validation"},
+        cells, ax=ax, cmap="cividis", annot=True, fmt=".1f", linewidths=1.5, annot_kws={"size": 10},
+        cbar_kws={"label": "log-likelihood gained (nats), validation"},
     )  # fmt: skip
 
     def frame(pair: tuple[float, float], inset: float, **look) -> None:
@@ -207,16 +200,16 @@ def alpha_heatmap(
         ax.add_patch(plt.Rectangle(corner, 1 - 2 * inset, 1 - 2 * inset, fill=False, zorder=5, **look))
 
     frame(chosen, 0, edgecolor=RED, linewidth=3.5, clip_on=False)
-    note = f"framed: chosen, {_pair(chosen)} ({values[chosen]:.4f})"
+    note = f"framed: chosen, {_pair(chosen)} ({values[chosen]:+.1f} nats)"
     if best == chosen:
         note += ", the best of the grid"
     else:
         frame(best, 0.1, edgecolor="0.1", linestyle="--")
-        note += f"\ndashed: the best of the grid, {_pair(best)} ({top:.4f})"
+        note += f"\ndashed: the best of the grid, {_pair(best)} ({values.max():+.1f} nats)"
     ax.set(xlabel=r"$\alpha_1$: weight of the LLM at most (0: backbone alone)", ylabel=r"$\alpha_2$: cut-off")
     ax.tick_params(axis="y", rotation=0)
     weight = f"a weight of {chosen[0]:g} at most" if chosen[0] else "no weight"
-    return _finish(fig, title or f"Validation gives the LLM {weight}: {metric} {values[chosen]:.3f}", note)
+    return _finish(fig, title or f"Validation gives the LLM {weight} ({values[chosen]:+.1f} nats)", note)
 
 
 def _pair(alphas: tuple[float, float]) -> str:

@@ -16,7 +16,7 @@ import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
-from llama4rec_core import paths
+from llama4rec_core import paths, variants
 from llama4rec_core.backbones import task_of
 from llama4rec_core.data.wording import Words
 from llama4rec_core.files import write_text
@@ -212,8 +212,11 @@ class EvaluationSettings:
 
     rating_users: Count | None = None
     """Rating rows are of this many users, the same for every row; null: all."""
+<<<<<<< HEAD
     untuned_users: Count | None = None
     """Validation cases of at most so many users are asked of the untuned LLM; null: all."""
+=======
+>>>>>>> h-choice
     draws: Count = 2000
     """Bootstrap draws."""
 
@@ -244,6 +247,8 @@ class Preset:
     """Which of them write hints into training prompts."""
     backbone_settings: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     """For each backbone, what differs from its own defaults."""
+    rows: tuple[str, ...] = variants.DEFAULT
+    """Rows of the tables, as `llama4rec_core/variants.py` names them."""
     seeds: tuple[Size, ...] = (0,)
     """One whole run for each."""
     prompts: PromptSettings = dataclasses.field(default_factory=PromptSettings)
@@ -269,6 +274,7 @@ class Preset:
     def _names_fit(self):
         for name in (*self.backbones, *self.backbone_settings):
             task_of(name)
+        variants.check(self.rows)
         for task, name in dataclasses.asdict(self.out_of_fold).items():
             if task_of(name) != task:
                 raise ValueError(f"out_of_fold.{task} is {name}, a backbone for the {task_of(name)} task")

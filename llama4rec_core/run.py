@@ -178,10 +178,10 @@ def _ask_snakemake(preset: str, files: list[str]) -> None:
 
 
 def _identity(preset: Preset) -> dict:
-    """Settings that results depend on, without paths: a moved folder reopens. Seeds and backbones may be added to a
-    run later, and prices are free. The data's SHA-256 stands in `data/dataset.json`."""
+    """Settings that results depend on, without paths: a moved folder reopens. Seeds, backbones and rows may be added
+    to a run later, and prices are free. The data's SHA-256 stands in `data/dataset.json`."""
     content = presets.as_dict(preset)
-    for key in ("seeds", "backbones", "prices"):
+    for key in ("seeds", "backbones", "rows", "prices"):
         del content[key]
     for key in ("folder", "interactions", "items"):
         del content["data"][key]

@@ -3,8 +3,9 @@
     python scripts/ask.py PRESET BACKBONE FIT LLM SEED        scores/BACKBONE-FIT-LLM-sSEED.parquet
     python scripts/ask.py PRESET BACKBONE base untuned SEED --way letters    scores/ways/BACKBONE-letters-sSEED.parquet
 
-FIT: base or augmented. LLM: untuned, without_hints (LLM') or with_hints (LLM''). The prompts of LLM'' carry hints. Only
-lists that hold their target are asked about. Stopped and started again, it goes on after the last finished batch.
+FIT: base, augmented or random. LLM: untuned (validation alone), without_hints (LLM') or with_hints (LLM''). The prompts
+of LLM'' carry that fit's hints. Only lists that hold their target are asked about. Stopped and started again, it goes
+on after the last finished batch.
 """
 
 import argparse
@@ -15,13 +16,12 @@ from llama4rec_core.aggregation import most_similar_user
 from llama4rec_core.backbones import task_of
 from llama4rec_core.backbones.predict import read_predictions
 from llama4rec_core.data.prepared import read_prepared
-from llama4rec_core.experiment import asked_cases
 from llama4rec_core.files import write_frame, write_json
 from llama4rec_core.llm import batches, model
 from llama4rec_core.llm.examples import candidate_lists, with_target
 from llama4rec_core.llm.hints import Hints
 from llama4rec_core.llm.rate import rate
-from llama4rec_core.presets import WAYS, as_dict, needs_prior
+from llama4rec_core.presets import WAYS, needs_prior
 from llama4rec_core.rankers import Ranker
 from llama4rec_core.run import Run, draw_users, rng
 
@@ -37,39 +37,30 @@ def main() -> None:
     preset, ready = run.preset, read_prepared(run.path("data"), run.preset)
 
     fitted = read_predictions(run.path(f"backbones/{asked.backbone}-{s}/{asked.fit}"))
-    writer = as_dict(preset)["out_of_fold"][task]
-    windows = read_predictions(run.path(f"backbones/{writer}-{s}/out_of_fold"))
-    few, rating_users = preset.evaluation.rating_users, None
+    cases = fitted.part("valid") if asked.llm == "untuned" else fitted  # the untuned LLM is compared on validation
+    few = preset.evaluation.rating_users
     if task == "rating" and few is not None:
-        rating_users = draw_users(few, ready.dataset.n_users, rng("rating users"))
-    cases = asked_cases(fitted, windows, ready.held_out, asked.llm, preset.evaluation.choosing_users, rating_users)
-
-    def hints(name: str) -> Hints | None:
-        if asked.llm != "with_hints":
-            return None
-        of, quoted = (
-            (windows, ready.histories.n_before_window) if name == "out_of_fold" else (fitted, ready.histories.n_train)
-        )
-        return Hints(most_similar_user(of.embeddings), quoted, preset.prompts.similar)
+        drawn = draw_users(few, ready.dataset.n_users, rng("rating users"))
+        cases = cases.only(cases.cases["user"].isin(drawn).to_numpy())
+    hints = None
+    if asked.llm == "with_hints":
+        hints = Hints(most_similar_user(fitted.embeddings), ready.histories.n_train, preset.prompts.similar)
 
     tuned = asked.llm != "untuned"
     llm = model.load(preset.llm, run.path(f"llm/{asked.llm}-{s}") if tuned else None)
     name = f"ways/{asked.backbone}-{asked.way}-{s}" if asked.way else f"{asked.backbone}-{asked.fit}-{asked.llm}-{s}"
     answers = run.path(f"scores/.answers/{name}.parquet")
-    told = [(name, known, hints(name)) for name, known in cases]
     if task == "rating":
         length, scale = preset.prompts.rated_history, ready.dataset.scale
+        told = [("deployed", cases, hints)]
         found = rate(llm, ready.histories, told, length, scale, answers, name, preset.row_tokens)
     else:
         prior = None
         if needs_prior(preset, tuned, asked.way):
             prior = pd.read_parquet(run.path("llm/prior.parquet"))["log_p"].to_numpy()
         ranker = Ranker.of(preset, llm, ready.histories, tuned, prior, asked.way)
-        lists, prompts = [], []
-        for _, known, hint in told:
-            some = with_target(candidate_lists(known.cases, known.items))
-            lists += some
-            prompts += [ranker.prompt(each, hint) for each in some]
+        lists = with_target(candidate_lists(cases.cases, cases.items))
+        prompts = [ranker.prompt(each, hints) for each in lists]
         found = ranker.utilities(lists, prompts, answers, name)
     write_json(run.path(f"scores/{name}.json"), batches.cost(answers))
     write_frame(run.path(f"scores/{name}.parquet"), found)

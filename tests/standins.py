@@ -94,7 +94,7 @@ instructions: {tokens: 100000, window: 2, held_out: 0.5, next: 6, targets: 2, pa
 augmentation: {users: 4, pairs: 2, sampled: 3, items: 5, items_per_batch: 2}
 ranking: {likelihood: {further_tokens: null}}
 aggregation: {utilities: positions}
-evaluation: {rating_users: 3, choosing_users: 2, draws: 20}
+evaluation: {rating_users: 3, draws: 20}
 """
 
 

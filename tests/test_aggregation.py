@@ -251,58 +251,132 @@ def test_no_order_brings_in_a_missing_target(kind):
 # --- choosing --------------------------------------------------------------------------------------
 
 
-def test_choose_alphas_finds_the_best_mean_over_users_where_all_agree():
-    choice = agg.choose_alphas(lambda a1, a2: [v := 1 - (a1 - 0.5) ** 2 - (a2 - 0.7) ** 2, v - 1])
-    assert (choice.alpha_1, choice.alpha_2, choice.value) == (0.5, 0.7, 0.5)
-    assert list(choice.grid.columns) == ["alpha_1", "alpha_2", "value"] and len(choice.grid) == 30
-    assert choice.grid["alpha_1"].unique().tolist() == [
-        0,
-        0.1,
-        0.3,
-        0.5,
-        0.7,
-        0.9,
-    ]  # the paper's, and the backbone alone
-    assert choice.grid["alpha_2"].unique().tolist() == [0.1, 0.3, 0.5, 0.7, 0.9]
-    worst_is_best = agg.choose_alphas(lambda a1, a2: [(a1 - 0.9) ** 2 + (a2 - 0.1) ** 2], larger_is_better=False)
-    assert (worst_is_best.alpha_1, worst_is_best.alpha_2) == (0.9, 0.1)
+def test_the_sharpness_and_the_likelihood_of_three_lists_by_hand():
+    """Two candidates, utilities 1 and 0; the better one is the target in two lists of three. Then softmax gives it
+    e^tau / (e^tau + 1) = 2/3, so tau = log 2."""
+    utility, target = [[1, 0], [1, 0], [0, 1]], [0, 0, 0]
+    assert agg.sharpness(utility, target) == pytest.approx(np.log(2))
+    np.testing.assert_allclose(agg.list_log_likelihood(utility, target), np.log([2 / 3, 2 / 3, 1 / 3]))
+    tenfold = np.multiply(10, utility) - 7  # neither scale nor level matters
+    assert agg.sharpness(tenfold, target) == pytest.approx(np.log(2) / 10)
+    np.testing.assert_allclose(agg.list_log_likelihood(tenfold, target), np.log([2 / 3, 2 / 3, 1 / 3]))
 
 
-def test_a_pair_within_one_standard_error_of_the_best_and_with_less_llm_is_taken():
-    """Four users. Best: alpha_1 0.9, mean 2. At 0.5 the paired differences are (4, 0, 0, 0): mean 1, standard error
-    2 / sqrt(4) = 1, just within. At 0.3 they are (3, 1, 1, 1): mean 1.5, standard error 0.5, out."""
-    users = {0.9: [5, 1, 1, 1], 0.5: [1, 1, 1, 1], 0.3: [2, 0, 0, 0]}
-    choice = agg.choose_alphas(lambda a1, a2: users[a1], alpha_1=(0.3, 0.5, 0.9), alpha_2=(0.1, 0.3))
-    assert (choice.alpha_1, choice.alpha_2, choice.value) == (0.5, 0.1, 1.0)
-    assert choice.grid["value"].tolist() == [0.5, 0.5, 1, 1, 2, 2]
-    errors = {a1: [10 - v for v in values] for a1, values in users.items()}
-    smaller = agg.choose_alphas(lambda a1, a2: errors[a1], False, (0.3, 0.5, 0.9), (0.1,))
-    assert (smaller.alpha_1, smaller.value) == (0.5, 9.0)
+def test_one_sharpness_is_that_of_all_lists_and_every_position_informs_it():
+    utility, target = np.array([[3.0, 2, 1], [3, 2, 1], [3, 2, 1], [3, 2, 1]]), [0, 0, 1, 2]
+    tau = agg.sharpness(utility, target)
+    p = np.exp(tau * utility[0]) / np.exp(tau * utility[0]).sum()
+    assert p @ utility[0] == pytest.approx(np.mean([3, 3, 2, 1]))  # where the slope is 0
+    np.testing.assert_allclose(agg.list_log_likelihood(utility, target), np.log(p[target]))
+    assert agg.list_log_likelihood(utility, [0, 0, 1, 1]).sum() > agg.list_log_likelihood(utility, [0, 0, 1, 2]).sum()
 
 
-@pytest.mark.parametrize("larger_is_better", [True, False])
-def test_a_tie_goes_to_less_llm_whatever_the_order_of_the_grid(larger_is_better):
-    choice = agg.choose_alphas(lambda a1, a2: [0.1] * 3, larger_is_better, agg.ALPHA_1[::-1], agg.ALPHA_2[::-1])
-    assert (choice.alpha_1, choice.alpha_2) == (0.0, 0.1)
-    ties_above = agg.choose_alphas(
-        lambda a1, a2: [float(a1 >= 0.5) * (1 if larger_is_better else -1)], larger_is_better
-    )
-    assert (ties_above.alpha_1, ties_above.alpha_2) == (0.5, 0.1)
+def test_utilities_that_do_not_inform_give_every_candidate_the_same_chance():
+    for utility in ([[5, 5, 5]], [[1, 2, 3]], [[2, 1, 3]]):  # equal; the target worst; the target at the mean
+        assert agg.sharpness(utility, [0]) == 0
+        np.testing.assert_allclose(agg.list_log_likelihood(utility, [0]), -np.log(3))
+    found = agg.list_log_likelihood([[5, 5, 5], [1, 0, 0], [0, 1, 0]], [0, 0, 0])  # a list of equal ones beside others
+    assert found[0] == pytest.approx(-np.log(3)) and agg.list_log_likelihood(np.empty((0, 3)), []).shape == (0,)
 
 
-def test_the_standard_error_divides_by_one_user_less():
-    """Best: alpha_1 0.9. Differences (4, 0.2, 0, 0): mean 1.05, standard error 0.98, out; with U - 2 it were 1.21.
-    Of two users, (2, 0): mean 1, standard error 1, just within."""
-    four = {0.9: [5, 1.2, 1, 1], 0.5: [1, 1, 1, 1]}
-    assert agg.choose_alphas(lambda a1, a2: four[a1], alpha_1=(0.5, 0.9)).alpha_1 == 0.9
-    two = {0.9: [3, 1], 0.5: [1, 1]}
-    assert agg.choose_alphas(lambda a1, a2: two[a1], alpha_1=(0.5, 0.9)).alpha_1 == 0.5
+def test_where_every_target_is_the_best_its_likelihood_is_nearly_one_and_finite():
+    for scale in (1e-9, 1, 1e9):
+        found = agg.list_log_likelihood(scale * np.array([[1.0, 0, 0], [0, 2, 1]]), [0, 1])
+        assert np.isfinite(found).all() and (found > -1e-9).all()
 
 
-def test_the_grid_holds_every_pair_with_its_value():
-    choice = agg.choose_alphas(lambda a1, a2: [10 * a1 + a2], alpha_1=(0.9, 0), alpha_2=(0.5, 0.1))
-    expected = [[0, 0.1, 0.1], [0, 0.5, 0.5], [0.9, 0.1, 9.1], [0.9, 0.5, 9.5]]
-    np.testing.assert_allclose(choice.grid[["alpha_1", "alpha_2", "value"]], expected)
+@given(scores, st.data())
+@settings(max_examples=60, deadline=None)
+def test_no_other_sharpness_is_better(utility, data):
+    n, c = utility.shape
+    target = data.draw(arrays(np.int64, n, elements=st.integers(0, c - 1)))
+    best = agg.list_log_likelihood(utility, target).sum()
+    for tau in (0, 0.001, 0.01, 0.1, 0.5, 1, 3):
+        other = (
+            tau * utility - np.log(np.exp(tau * (utility - utility.max())).sum(axis=1))[:, None] - tau * utility.max()
+        )
+        assert best >= other[np.arange(n), target].sum() - 1e-6
+
+
+def test_the_likelihood_of_rating_errors_by_hand():
+    """Errors 1 and 3: the variance is 5, so -(log 2 pi 5) / 2 - e^2 / 10."""
+    constant = np.log(2 * np.pi * 5) / 2
+    np.testing.assert_allclose(agg.rating_log_likelihood([1, -3]), [-constant - 0.1, -constant - 0.9])
+    half = agg.rating_log_likelihood([0.5, 1.5]).sum() - agg.rating_log_likelihood([1, -3]).sum()
+    assert half == pytest.approx(2 * np.log(2))  # halved errors: n log 2
+    assert np.isfinite(agg.rating_log_likelihood([0, 0])).all() and agg.rating_log_likelihood([]).shape == (0,)
+
+
+def test_the_likeliest_pair_is_chosen_and_the_grid_holds_every_gain():
+    choice = agg.choose_alphas(lambda a1, a2: [10 * a1 + a2 - 7, -3], alpha_1=(0.9, 0.3), alpha_2=(0.5, 0.1))
+    assert (choice.alpha_1, choice.alpha_2) == (0.9, 0.5) and choice.gain == pytest.approx(9.4)
+    expected = [[0, 0.1, 0], [0, 0.5, 0], [0.3, 0.1, 3], [0.3, 0.5, 3.4], [0.9, 0.1, 9], [0.9, 0.5, 9.4]]
+    np.testing.assert_allclose(choice.grid[["alpha_1", "alpha_2", "value"]], expected, atol=1e-12)
+
+
+def test_the_grid_is_the_paper_s_and_the_backbone_alone_is_asked_about_once():
+    asked = []
+    choice = agg.choose_alphas(lambda a1, a2: [asked.append((a1, a2)) or -((a1 - 0.5) ** 2) - (a2 - 0.7) ** 2] * 100)
+    assert (choice.alpha_1, choice.alpha_2) == (0.5, 0.7)
+    assert choice.grid["alpha_1"].unique().tolist() == [0, 0.1, 0.3, 0.5, 0.7, 0.9]
+    assert choice.grid["alpha_2"].unique().tolist() == [0.1, 0.3, 0.5, 0.7, 0.9] and len(choice.grid) == 30
+    assert len(asked) == len(set(asked)) == 26 and [a1 for a1, _ in asked].count(0) == 1
+
+
+def test_a_gain_of_a_nat_or_less_keeps_the_backbone_alone():
+    def of(gain, **more):
+        return agg.choose_alphas(lambda a1, a2: [-50, -50 + gain * (a1 == 0.3)], **more)
+
+    assert (of(1.0).alpha_1, of(1.0).alpha_2, of(1.0).gain) == (0.0, 0.1, 0.0) and of(1.0).grid["value"].max() == 1
+    assert (of(1.01).alpha_1, of(1.01).gain) == (0.3, pytest.approx(1.01))
+    assert of(1.01, margin=2).alpha_1 == 0 and of(-5.0).alpha_1 == 0
+
+
+def test_a_sum_decides_not_how_many_cases_are_better():
+    assert agg.choose_alphas(lambda a1, a2: [9 * a1, -3 * a1, -3 * a1]).alpha_1 == 0.9
+    assert agg.choose_alphas(lambda a1, a2: [-9 * a1, 3 * a1, 3 * a1]).alpha_1 == 0
+
+
+def test_of_equal_pairs_the_one_with_less_llm_is_taken_whatever_the_order_of_the_grid():
+    choice = agg.choose_alphas(lambda a1, a2: [5 * (a1 >= 0.5) + 1e-9 * a1], agg.ALPHA_1[::-1], agg.ALPHA_2[::-1])
+    assert (choice.alpha_1, choice.alpha_2, choice.gain) == (0.5, 0.1, pytest.approx(5))
+
+
+def test_without_a_case_the_backbone_stays_alone():
+    choice = agg.choose_alphas(lambda a1, a2: [])
+    assert (choice.alpha_1, choice.gain) == (0, 0)
+
+
+def test_no_user_s_value_comes_from_weights_that_the_user_helped_to_choose():
+    """Each user has a decimal digit; the "choice" sums those of the cases it was made on, and is every case's value."""
+    users = np.repeat([7, 3, 9, 4, 5, 6, 8], [1, 2, 3, 1, 1, 1, 1])
+    digit, held_out = 10 ** (users - 3), []
+
+    def choose(mask):
+        held_out.append(~mask)
+        return digit[mask].sum()
+
+    values = agg.cross_fitted(choose, lambda total: np.full(len(users), total), users).astype(int)
+    assert (values // digit % 10 == 0).all()
+    assert (np.sum(held_out, axis=0) == 1).all() and len(held_out) == 5
+    assert all(value == digit.sum() - digit[mask].sum() for mask in held_out for value in values[mask])
+
+
+def test_folds_are_of_users_at_random_and_the_same_every_time():
+    users = np.arange(100)
+
+    def folds(**more):
+        found = []
+        agg.cross_fitted(lambda mask: found.append(np.flatnonzero(~mask).tolist()), lambda _: users, users, **more)
+        return found
+
+    assert folds() == folds() != folds(seed=1) and [len(fold) for fold in folds()] == [20] * 5
+    assert [len(fold) for fold in folds(folds=2)] == [50, 50] and folds()[0] != list(range(0, 100, 5))
+
+
+def test_a_value_is_of_the_case_it_stands_with():
+    users, values = np.array([3, 1, 3, 2]), np.array([0.1, 0.2, 0.3, 0.4])
+    assert agg.cross_fitted(lambda mask: None, lambda choice: values, users).tolist() == values.tolist()
 
 
 # --- what is refused -------------------------------------------------------------------------------
@@ -425,24 +499,36 @@ REFUSED = {
         "items and utility must have one shape [N, C], got (1, 2) and (1, 1)",
     ),
     "no pair": (
-        lambda: agg.choose_alphas(lambda a1, a2: [1.0], alpha_1=()),
-        "the grid of alpha_1 and alpha_2 is empty",
+        lambda: agg.choose_alphas(lambda a1, a2: [1.0], alpha_2=()),
+        "the grid of alpha_1 and alpha_2 is empty: give at least one alpha_2",
     ),
     "a pair outside": (
         lambda: agg.choose_alphas(lambda a1, a2: [1.0], alpha_2=(0.5, 2)),
         "alpha_2 must lie between 0 and 1, got 2.0",
     ),
-    "no validation user": (
-        lambda: agg.choose_alphas(lambda a1, a2: []),
-        "there is no validation user to choose alpha_1 and alpha_2 on",
-    ),
-    "a metric of NaN": (
+    "a log-likelihood of NaN": (
         lambda: agg.choose_alphas(lambda a1, a2: [NAN]),
-        "the metric at alpha_1 = 0.0, alpha_2 = 0.1 must be finite, got nan at (0,)",
+        "the log-likelihood at alpha_1 = 0.0, alpha_2 = 0.1 must be finite, got nan at (0,)",
     ),
-    "a metric in two axes": (
+    "log-likelihoods in two axes": (
         lambda: agg.choose_alphas(lambda a1, a2: [[1.0]]),
-        "the metric at alpha_1 = 0.0, alpha_2 = 0.1 must have 1 axes, got shape (1, 1)",
+        "the log-likelihood at alpha_1 = 0.0, alpha_2 = 0.1 must have 1 axes, got shape (1, 1)",
+    ),
+    "targets of other lists": (
+        lambda: agg.list_log_likelihood([[1, 2]], [0, 1]),
+        "target must be one column for each list, got (2,) for (1, 2)",
+    ),
+    "a utility of NaN to be sharpened": (
+        lambda: agg.sharpness([[1, NAN]], [0]),
+        "the utility must be finite, got nan at (0, 1)",
+    ),
+    "an error of NaN": (
+        lambda: agg.rating_log_likelihood([1, NAN]),
+        "the error must be finite, got nan at (1,)",
+    ),
+    "one fold": (
+        lambda: agg.cross_fitted(lambda mask: None, lambda choice: [1.0], [0], folds=1),
+        "cross-fitting needs two folds or more, got 1",
     ),
 }
 

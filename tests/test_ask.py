@@ -18,7 +18,6 @@ from standins import (
     rating_prompt,
     score_row,
     script,
-    write_fit,
 )
 
 from llama4rec_core.backbones.predict import read_predictions
@@ -61,9 +60,6 @@ class Asked:
         llm = self.loaded[-1]
         return {prompt.key: (llm.text(prompt), llm.branches(prompt)) for prompt in llm.read}
 
-    def choosing(self):
-        return np.flatnonzero(self.ready.held_out)[:2].tolist()
-
 
 @pytest.fixture
 def asked(results, tmp_path, monkeypatch):
@@ -85,13 +81,13 @@ def test_each_file_of_scores_is_the_answer_of_the_checkpoint_in_its_name(asked, 
     assert cost["prompts"] == cost["prompts_sent"] == len(asked.loaded[0].read)
 
 
-def expected_lists(asked, fit, parts, hinted, keep=lambda row: True, backbone="LightGCN"):
+def expected_lists(asked, fit, parts, hinted, backbone="LightGCN"):
     """All ranking prompts of a fit's cases whose list holds its target."""
     known = read_predictions(asked.run.path(f"backbones/{backbone}-s{SEED}/{fit}"))
     return {
         f"{row.part}-{row.user}-{row.prefix}": list_prompt(row, items, hinted)
         for row, items in zip(known.cases.itertuples(), known.items.tolist(), strict=True)
-        if row.part in parts and row.item in items and keep(row)
+        if row.part in parts and row.item in items
     }
 
 
@@ -117,41 +113,19 @@ def test_a_tuned_llm_s_utility_is_what_it_said(asked):
 @pytest.mark.parametrize("backbone", ["LightGCN", "SASRec"])
 @pytest.mark.parametrize("fit", ["base", "augmented"])
 def test_llm_2_is_told_the_similar_user_and_the_order_of_the_fit_it_is_asked_about(asked, backbone, fit):
-    """Deployed lists: the fit's own similar user and that user's training history. Windows: the out-of-fold backbone's,
-    and what came before that user's window; only those of held-out choosing users."""
+    """Of that very fit, and the similar user's training history."""
     asked.ask(backbone, fit, "with_hints")
-    deployed = expected_lists(asked, fit, ("valid", "test"), fit, backbone=backbone)
-    choosing = asked.choosing()
-    windows = expected_lists(
-        asked, "out_of_fold", ("window",), "out_of_fold", lambda row: row.user in choosing, backbone
-    )
-    assert asked.prompts == deployed | windows
-    assert len(windows) >= 1 and all(int(key.split("-")[1]) in choosing for key in windows)
+    assert asked.prompts == expected_lists(asked, fit, ("valid", "test"), fit, backbone=backbone)
 
 
-def test_windows_are_those_of_the_task_s_out_of_fold_backbone(asked):
-    """MF has no out-of-fold fit of its own: LightGCN writes the hints of direct recommendation."""
-    write_fit(asked.run, asked.ready, "MF", "direct", "augmented")
-    asked.ask("MF", "augmented", "with_hints")
-    choosing = asked.choosing()
-    windows = expected_lists(asked, "out_of_fold", ("window",), "out_of_fold", lambda row: row.user in choosing)
-    assert {key: text for key, text in asked.prompts.items() if key.startswith("window")} == windows
-
-
-def expected_ratings(fit, parts, hinted, users, name):
+def expected_ratings(fit, parts, hinted, users):
     """All rating prompts of some users' cases; validation and test share a history, and so a prompt."""
     out = {}
     for part in parts:
         for user in users:
             n = N_TRAIN[user]
-            targets = {
-                "window": SEQUENCES[user][n - 2 : n],
-                "valid": [SEQUENCES[user][n]],
-                "test": [SEQUENCES[user][n + 1]],
-            }
-            prefix = n - 2 if part == "window" else n
-            text, branches = rating_prompt(user, prefix, targets[part], fit, hinted)
-            key = f"{name}-rating-{user}-{prefix}"
+            text, branches = rating_prompt(user, n, [SEQUENCES[user][n + (part == "test")]], fit, hinted)
+            key = f"deployed-rating-{user}-{n}"
             out[key] = (text, [*out.get(key, (text, []))[1], *branches])
     return out
 
@@ -161,16 +135,10 @@ def test_ratings_are_asked_of_the_drawn_users_and_hints_are_told_to_llm_2_alone(
     found = asked.ask("DeepFM", "augmented", llm)
     users = draw_users(3, 8, rng("rating users"))
     parts = ("valid",) if llm == "untuned" else ("valid", "test")
-    expected = expected_ratings("augmented", parts, "augmented" if llm == "with_hints" else None, users, "deployed")
-    if llm == "with_hints":
-        choosing = asked.choosing()
-        expected |= expected_ratings("out_of_fold", ("window",), "out_of_fold", choosing, "out_of_fold")
-        assert set(found.loc[found["part"] == "window", "user"]) == set(choosing)
-    assert asked.prompts == expected
-    assert set(found["part"]) == {*parts, *(["window"] if llm == "with_hints" else [])}
+    assert asked.prompts == expected_ratings("augmented", parts, "augmented" if llm == "with_hints" else None, users)
+    assert set(found["part"]) == set(parts)
     for row in found.itertuples():
-        fit = "out_of_fold" if row.part == "window" else "augmented"
-        assert row.backbone == pytest.approx(min(predicted(row.user, row.item, fit), 5), abs=1e-5)
+        assert row.backbone == pytest.approx(min(predicted(row.user, row.item, "augmented"), 5), abs=1e-5)
         assert row.rating == rating_of(row.user, SEQUENCES[row.user].index(row.item))
     assert set(found.loc[found["part"] == "valid", "user"]) == set(users)
 

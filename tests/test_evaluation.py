@@ -315,6 +315,18 @@ def test_compare_takes_the_root_of_each_side_and_seed():
     assert (other.diff, other.ci_low, other.ci_high) == pytest.approx((-1.5, -1.5, -1.5))
 
 
+def test_the_minimal_detectable_effect_is_of_the_paired_difference():
+    """2.8 standard errors, std(d) / sqrt(U); what users have in common does not count."""
+    rng = np.random.default_rng(0)
+    users, d = rng.normal(0, 5, 2000), rng.normal(0.1, 0.3, 2000)
+    found = ev.compare(users + d, users)
+    assert found.mde == pytest.approx(2.8 * d.std() / np.sqrt(2000), rel=0.05)
+    assert found.mde == pytest.approx(2.8 * (found.ci_high - found.ci_low) / (2 * 1.96), rel=0.05)
+    assert ev.compare(users, users).mde == 0
+    root = ev.compare([[4.0] * 3, [9.0] * 3], np.ones((2, 3)), root=True)
+    assert root.mde == pytest.approx(0)  # every user alike: nothing is unsure
+
+
 def test_a_paired_interval_is_narrower_than_two_separate_ones():
     rng = np.random.default_rng(0)
     users = rng.normal(0, 1, 300)

@@ -28,6 +28,7 @@ INTERACTIONS = pd.DataFrame({"user": np.repeat(np.arange(9), np.arange(9, 0, -1)
 GRID = pd.DataFrame(
     [(a, b, a * (1 - a) + b / 10) for a in (0, 0.5, 0.9) for b in (0.1, 0.9)], columns=["alpha_1", "alpha_2", "value"]
 )
+NATS = GRID.assign(value=100 * GRID["value"])
 USERS = pd.DataFrame({"n_interactions": [1, 3, 700], "alpha": [0.5, 0.4, 0.1]})
 LOG = pd.DataFrame({"epoch": [1, 2, 3], "loss": [0.7, 0.5, 0.4], "ndcg@10": [0.01, 0.03, 0.02], "seconds": [2, 3, 4.4]})
 LISTS = pd.DataFrame(
@@ -50,7 +51,7 @@ FIGURES = {
     "method_bars": lambda: figures.method_bars(bars(), "HR@5"),
     "method_bars_errors": lambda: figures.method_bars(bars("RMSE", ["DeepFM"]), "RMSE"),
     "method_bars_four": lambda: figures.method_bars(bars(backbones="abcd"), "HR@5"),
-    "alpha_heatmap": lambda: figures.alpha_heatmap(GRID, "NDCG@5", (0.5, 0.1)),
+    "alpha_heatmap": lambda: figures.alpha_heatmap(GRID, (0.5, 0.1)),
     "weight_curve": lambda: figures.weight_curve(USERS),
     "training_curve": lambda: figures.training_curve(LOG),
     "tuning_curve": lambda: figures.tuning_curve(pd.DataFrame({"step": [1, 2, 3], "loss": [4.0, 2.0, 3.0]})),
@@ -115,29 +116,27 @@ def frames(fig):
 
 
 def test_the_heatmap_frames_the_chosen_pair_and_marks_the_best_one_thinner():
-    fig = figures.alpha_heatmap(GRID, "NDCG@5", (0.0, 0.9))  # the values of alpha_1 = 0: 0.01, 0.09
+    fig = figures.alpha_heatmap(NATS, (0.0, 0.9))  # the values of alpha_1 = 0: 1, 9
     (chosen, thick), (best, thin) = frames(fig)
     assert chosen == (0, 0) and best == (1.1, 0.1) and thin < thick
     note = " ".join(texts(fig))
-    assert "framed: chosen, alpha_1 = 0, alpha_2 = 0.9 (0.0900)" in note
-    assert "dashed: the best of the grid, alpha_1 = 0.5, alpha_2 = 0.9 (0.3400)" in note
-    assert "Validation gives the LLM no weight: NDCG@5 0.090" in note
+    assert "framed: chosen, alpha_1 = 0, alpha_2 = 0.9 (+9.0 nats)" in note
+    assert "dashed: the best of the grid, alpha_1 = 0.5, alpha_2 = 0.9 (+34.0 nats)" in note
+    assert "Validation gives the LLM no weight (+9.0 nats)" in note
 
 
 def test_a_chosen_pair_that_is_the_best_needs_no_second_sign():
-    fig = figures.alpha_heatmap(GRID, "NDCG@5", (0.5, 0.9))
+    fig = figures.alpha_heatmap(NATS, (0.5, 0.9))
     assert [corner for corner, _ in frames(fig)] == [(1, 0)]
-    assert "framed: chosen, alpha_1 = 0.5, alpha_2 = 0.9 (0.3400), the best of the grid" in texts(fig)
-    assert "Validation gives the LLM a weight of 0.5 at most: NDCG@5 0.340" in texts(fig)
-    equal = figures.alpha_heatmap(GRID.assign(value=0.1), "NDCG@5", (0.9, 0.9))
+    assert "framed: chosen, alpha_1 = 0.5, alpha_2 = 0.9 (+34.0 nats), the best of the grid" in texts(fig)
+    assert "Validation gives the LLM a weight of 0.5 at most (+34.0 nats)" in texts(fig)
+    equal = figures.alpha_heatmap(NATS.assign(value=0.1), (0.9, 0.9))
     assert [corner for corner, _ in frames(equal)] == [(2, 0)]  # as good as any
 
 
-def test_the_best_pair_has_the_lowest_error_and_among_equals_less_llm():
-    low = figures.alpha_heatmap(GRID, "RMSE", (0.9, 0.9), larger_is_better=False)
-    assert [corner for corner, _ in frames(low)] == [(2, 0), (0.1, 1.1)]
-    tied = GRID.assign(value=[0.1, 0.1, 0.1, 0.1, 0.1, 0.05])
-    assert [corner for corner, _ in frames(figures.alpha_heatmap(tied, "HR@5", (0.9, 0.9)))] == [(2, 0), (0.1, 1.1)]
+def test_the_best_pair_among_equals_is_the_one_with_less_llm():
+    tied = NATS.assign(value=[0.1, 0.1, 0.1, 0.1, 0.1, 0.05])
+    assert [corner for corner, _ in frames(figures.alpha_heatmap(tied, (0.9, 0.9)))] == [(2, 0), (0.1, 1.1)]
 
 
 def test_the_training_curve_names_the_kept_epoch():
@@ -176,7 +175,7 @@ def test_a_value_outside_its_interval_by_rounding_is_drawn():
         (lambda: figures.method_bars(bars(), "HR@3"), "no metric 'HR@3'; it has HR@5"),
         (lambda: figures.method_bars(pd.concat([bars(), bars()]), "HR@5"), "one preset, LLM, data set"),
         (lambda: figures.training_curve(LOG.assign(extra=1)), "needs one validation metric"),
-        (lambda: figures.alpha_heatmap(GRID, "HR@5", (0.3, 0.1)), r"pair \(0.3, 0.1\) is not in the grid"),
+        (lambda: figures.alpha_heatmap(GRID, (0.3, 0.1)), r"pair \(0.3, 0.1\) is not in the grid"),
         (lambda: figures.save(FIGURES["by_history_length"](), "never.png", dpi=50), "larger than"),
     ],
 )
@@ -300,7 +299,7 @@ def test_the_title_says_the_finding(draw, title):
         lambda title: figures.long_tail(INTERACTIONS, title),
         lambda title: figures.method_bars(bars(), "HR@5", title),
         lambda title: figures.by_history_length(GROUPS, "HR@5", title),
-        lambda title: figures.alpha_heatmap(GRID, "NDCG@5", (0.5, 0.9), title=title),
+        lambda title: figures.alpha_heatmap(GRID, (0.5, 0.9), title),
         lambda title: figures.weight_curve(USERS, title),
         lambda title: figures.training_curve(LOG, title),
         lambda title: figures.tuning_curve(pd.DataFrame({"step": [1], "loss": [4.0]}), title),
@@ -314,11 +313,12 @@ def test_a_caller_may_give_another_title(draw):
 
 
 def test_alternative_text_is_title_labels_and_note():
-    fig = figures.alpha_heatmap(GRID, "NDCG@5", (0.5, 0.9))
+    fig = figures.alpha_heatmap(NATS, (0.5, 0.9))
     assert figures.alternative_text(fig) == (
-        "Validation gives the LLM a weight of 0.5 at most: NDCG@5 0.340. "
+        "Validation gives the LLM a weight of 0.5 at most (+34.0 nats). "
         "x: alpha_1: weight of the LLM at most (0: backbone alone), y: alpha_2: cut-off. "
-        "y: NDCG@5 (0 to 1), validation. framed: chosen, alpha_1 = 0.5, alpha_2 = 0.9 (0.3400), the best of the grid."
+        "y: log-likelihood gained (nats), validation. "
+        "framed: chosen, alpha_1 = 0.5, alpha_2 = 0.9 (+34.0 nats), the best of the grid."
     )
     panels = figures.alternative_text(figures.method_bars(bars(), "HR@5"))
     assert "MF, y: HR@5 (0 to 1). LightGCN. ours: 95% intervals over users;" in panels

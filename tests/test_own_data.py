@@ -24,7 +24,7 @@ prompts: {candidates: 5, history: 5, rated_history: 5, similar: 3}
 instructions: {tokens: 1500, window: 3, next: 10, pairs: 5}
 tuning: {rows_per_step: 1, row_tokens: 256, lm_head: {epochs: 2}}
 augmentation: {users: 4, pairs: 1, sampled: 4, items_per_batch: 30}
-evaluation: {rating_users: 5, choosing_users: 3, draws: 200}
+evaluation: {rating_users: 5, draws: 200}
 backbone_settings: {LightGCN: {epochs: 3}, SASRec: {epochs: 2}, DeepFM: {epochs: 2}}
 """
 

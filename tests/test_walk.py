@@ -29,11 +29,13 @@ from standins import (
 from torch import nn, ones, zeros
 
 from llama4rec_core import augmentation
+from llama4rec_core.aggregation import list_log_likelihood
 from llama4rec_core.backbones import fit as fitting
 from llama4rec_core.backbones.predict import Predictions, read_predictions
 from llama4rec_core.files import read_json, write_frame, write_json
 from llama4rec_core.llm import batches, finetune, model, score
 from llama4rec_core.run import draw_users, rng
+from llama4rec_core.variants import asked
 
 USERS = range(8)
 
@@ -296,15 +298,18 @@ def gain(place):
     return 1 / np.log2(place + 2)
 
 
-# at which place the target stands for each fit and each LLM, on each part; 0 is the best and 3 the last
-BACKBONE = {
-    "base": {"valid": 2, "test": 1},
-    "augmented": {"valid": 3, "test": 0},
-    "out_of_fold": {"window": 3},
+# at which place the target stands for each fit and each opinion, on each part; 0 is the best and 3 the last
+BACKBONE = {"base": {"valid": 2, "test": 1}, "augmented": {"valid": 3, "test": 0}}
+RIGHT_ON_VALIDATION = {"valid": 0, "test": 3}
+RIGHT_ON_TEST = {"valid": 3, "test": 0}
+OTHERS = {
+    "untuned": {"valid": 3},
+    "without_hints": {"valid": 2, "test": 2},
+    "Popularity": {"valid": 3, "test": 0},
+    "ItemKNN": {"valid": 0, "test": 2},
+    "RecentItemKNN": {"valid": 1, "test": 0},
+    "EASE": {"valid": 3, "test": 3},
 }
-RIGHT_ON_VALIDATION = {"valid": 0, "window": 0, "test": 3}
-RIGHT_ON_TEST = {"valid": 3, "window": 3, "test": 0}
-OTHERS = {"base-untuned": 3, "base-without_hints": 2}
 
 
 def with_target_at(place, target, candidates):
@@ -315,7 +320,7 @@ def with_target_at(place, target, candidates):
 
 
 def given_lists(run, ready, llm, backbone=BACKBONE, test_target=None):
-    """Write every fit's lists and every LLM's answers. llm: LLM'''s places; test_target: another item is chosen."""
+    """Write every fit's lists and every opinion. llm: the places of LLM''; test_target: another item is chosen."""
     for fit, places in backbone.items():
         folder = run.path(f"backbones/LightGCN-s{SEED}/{fit}")
         rows = read_predictions(folder).cases
@@ -324,29 +329,20 @@ def given_lists(run, ready, llm, backbone=BACKBONE, test_target=None):
         found = lists(rows, lambda row, places=places: places[row.part])
         scores = np.tile(np.array([4, 3, 2, 1], dtype=np.float32), (len(rows), 1))
         Predictions(rows, found, scores, None, np.eye(8, dtype=np.float32)).write(folder)
-    answers = {
-        "base-untuned": ["base"],
-        "base-without_hints": ["base"],
-        "augmented-with_hints": ["augmented", "out_of_fold"],
-    }
-    for name, fits in answers.items():
-        out = []
-        for fit in fits:
-            known, seen = read_predictions(run.path(f"backbones/LightGCN-s{SEED}/{fit}")), set()
-            for row, candidates in zip(known.cases.itertuples(), known.items.tolist(), strict=True):
+    for fit, opinion in asked(run.preset.rows, "direct"):
+        places, out = OTHERS.get(opinion, llm), []
+        known = read_predictions(run.path(f"backbones/LightGCN-s{SEED}/{fit}"))
+        for row, candidates in zip(known.cases.itertuples(), known.items.tolist(), strict=True):
+            if row.part in places:
+                utilities = with_target_at(places[row.part], row.item, candidates)
                 key = f"{row.part}-{row.user}-{row.prefix}"
-                if row.item not in candidates or key in seen or (name == "base-untuned" and row.part == "test"):
-                    continue
-                place = OTHERS[name] if name in OTHERS else llm[row.part]
-                utilities = with_target_at(place, row.item, candidates)
                 out += [(key, item, value) for item, value in zip(candidates, utilities, strict=True)]
-                seen.add(key)
         frame = pd.DataFrame(out, columns=["key", "item", "utility"])
-        write_frame(run.path(f"scores/LightGCN-{name}-s{SEED}.parquet"), frame)
+        write_frame(run.path(f"scores/LightGCN-{fit}-{opinion}-s{SEED}.parquet"), frame)
 
 
 def measured(small, monkeypatch, backbone="LightGCN"):
-    """Run notebook 06: what was chosen, and the metrics of every user."""
+    """Run notebook 06: what was chosen, the metrics of every user, the grid, and each judge alone."""
     run, _, preset = small
     folder = run.path(f"rows/{backbone}-s{SEED}")
     shutil.rmtree(folder, ignore_errors=True)
@@ -363,56 +359,66 @@ def measured(small, monkeypatch, backbone="LightGCN"):
 def test_weights_that_are_best_on_validation_are_chosen_though_others_are_best_on_test(small, monkeypatch):
     run, ready, _ = small
     given_lists(run, ready, RIGHT_ON_VALIDATION)
-    choice, per_user, grid, _ = measured(small, monkeypatch)
-    assert choice["alpha_1"] >= 0.7 and choice["validation"]["Llama4Rec"] == pytest.approx(1)
-    ours = per_user[per_user["method"] == "Llama4Rec"]
+    choice, per_user, _, _ = measured(small, monkeypatch)
+    chosen = choice["rows"]["Llama4Rec"]
+    assert chosen["alpha_1"] >= 0.7 and chosen["validation"] == pytest.approx(1)
+    assert chosen["gain"] == pytest.approx(8 * np.log(4))  # from chance to certain
+    ours = per_user[per_user["row"] == "Llama4Rec"]
     assert ours["NDCG@5"].to_numpy() == pytest.approx([gain(3)] * 8)  # though M_c' alone would have had 1
-    assert (ours["alpha_1"] == choice["alpha_1"]).all() and (ours["alpha_2"] == choice["alpha_2"]).all()
-    assert (ours["mode"] == "positions").all()
+    assert (ours["alpha_1"] == chosen["alpha_1"]).all() and (ours["alpha_2"] == chosen["alpha_2"]).all()
+    assert (ours["mode"] == "positions").all() and (ours["cases"] == 1).all()
 
     given_lists(run, ready, RIGHT_ON_TEST)
+    choice, per_user, _, _ = measured(small, monkeypatch)
+    chosen = choice["rows"]["Llama4Rec"]
+    assert (chosen["alpha_1"], chosen["gain"]) == (0, 0) and chosen["validation"] == pytest.approx(gain(3))
+    ours = per_user[per_user["row"] == "Llama4Rec"]
+    assert ours["NDCG@5"].to_numpy() == pytest.approx([1] * 8)  # a weight of 0: the own order of M_c'
+
+
+def weights(alpha_1, alpha_2):
+    """Equations 5 and 7 by hand."""
+    l_u = np.log(np.array(N_TRAIN) + 1)
+    return np.maximum((l_u.max() - l_u) / (l_u.max() - l_u.min()), alpha_2) * alpha_1
+
+
+def test_the_grid_is_the_likelihood_of_validation_targets_in_the_lists_of_the_augmented_backbone(small, monkeypatch):
+    """The target is fourth for M_c' and second for LLM'': utilities -4 and -2."""
+    run, ready, _ = small
+    given_lists(run, ready, {"valid": 1, "test": 2})
+    grid = measured(small, monkeypatch)[2]
+    value = grid[grid["row"] == "Llama4Rec"].set_index(["alpha_1", "alpha_2"])["value"]
+    assert len(value) == 30 and (value[0.0] == 0).all()
+    for pair in ((0.9, 0.9), (0.5, 0.1), (0.3, 0.7)):
+        w = weights(*pair)[:, None]
+        utility = w * np.array([-1, -3, -4, -2]) + (1 - w) * np.array([-1, -2, -3, -4])
+        expected = list_log_likelihood(utility, np.full(8, 3)).sum() + 8 * np.log(4)  # M_c' alone: as good as chance
+        assert value[pair] == pytest.approx(expected, abs=1e-6)
+
+
+def test_every_blended_row_has_weights_of_its_own(small, monkeypatch):
+    run, ready, _ = small
+    given_lists(run, ready, RIGHT_ON_VALIDATION)
     choice, per_user, grid, _ = measured(small, monkeypatch)
-    assert choice["alpha_1"] == 0 and choice["validation"]["Llama4Rec"] == pytest.approx(gain(3))
-    ours = per_user[per_user["method"] == "Llama4Rec"]
-    assert ours["NDCG@5"].to_numpy() == pytest.approx([1] * 8)  # a weight of 0: M_c''s own order
-
-
-def test_weights_are_chosen_on_validation_and_the_windows_of_choosing_users(small, monkeypatch):
-    """The grid's first and last pair are the backbone alone and nearly the LLM alone: their values by hand."""
-    run, ready, _ = small
-    llm = {"valid": 0, "window": 1, "test": 2}
-    given_lists(run, ready, llm)
-    choice, _, grid, _ = measured(small, monkeypatch)
-    choosing = np.flatnonzero(ready.held_out)[:2]
-
-    def by_hand(valid, window):
-        # the list of a window holds the first of its two targets
-        users = [np.mean([valid, window, 0]) if user in choosing else valid for user in USERS]
-        return np.mean(users)
-
-    value = grid.set_index(["alpha_1", "alpha_2"])["value"]
-    assert value[0.0, 0.1] == pytest.approx(by_hand(gain(3), gain(3)))
-    assert value[0.9, 0.9] == pytest.approx(by_hand(gain(0), gain(1)))
-    assert choice["chosen_on"] == 8
-
-
-def test_windows_can_outvote_validation(small, monkeypatch):
-    """On validation both are alike; only the windows say that the LLM is wrong."""
-    run, ready, _ = small
-    backbone = BACKBONE | {"augmented": {"valid": 1, "test": 1}, "out_of_fold": {"window": 0}}
-    given_lists(run, ready, {"valid": 1, "window": 3, "test": 0}, backbone)
-    assert measured(small, monkeypatch)[0]["alpha_1"] == 0
-    given_lists(run, ready, {"valid": 1, "window": 0, "test": 3}, backbone | {"out_of_fold": {"window": 3}})
-    assert measured(small, monkeypatch)[2]["value"].max() > 0  # and the grid is not flat
-    grid = measured(small, monkeypatch)[2].set_index(["alpha_1", "alpha_2"])["value"]
-    assert grid[0.9, 0.9] > grid[0.0, 0.9]
+    rows, value = choice["rows"], per_user.set_index(["row", "user"])["NDCG@5"]
+    blended = ["Llama4Rec", "w/o AA", "Base + popularity", "Base + item-kNN", "Base + recent item-kNN", "Base + EASE"]
+    assert list(rows) == ["Base", "IFT", *blended] and grid["row"].unique().tolist() == blended
+    assert rows["w/o AA"]["alpha_2"] == 1 and rows["w/o AA"]["alpha_1"] >= 0.5
+    for name in ("Base + popularity", "Base + EASE"):  # wrong on validation: the backbone alone, where it is second
+        assert rows[name]["alpha_1"] == 0 and rows[name]["validation"] == pytest.approx(gain(2))
+        assert value[name].to_numpy() == pytest.approx([gain(1)] * 8)
+    knn, recent = "Base + item-kNN", "Base + recent item-kNN"
+    assert rows[knn]["alpha_1"] >= 0.5 and rows[knn]["gain"] == pytest.approx(8 * np.log(4))  # right on validation
+    assert value[knn].to_numpy() == pytest.approx([gain(2)] * 8)
+    assert 0 < grid.loc[grid["row"] == recent, "value"].max() < 1  # second, where the backbone has it third:
+    assert rows[recent]["alpha_1"] == 0 and value[recent].to_numpy() == pytest.approx([gain(1)] * 8)  # less than a nat
 
 
 def test_what_users_chose_at_test_changes_no_weight(small, monkeypatch):
     run, ready, _ = small
     given_lists(run, ready, RIGHT_ON_VALIDATION)
     before = measured(small, monkeypatch)
-    backbone = BACKBONE | {"augmented": {"valid": 3, "test": 1}, "base": {"valid": 2, "test": 3}}
+    backbone = {"augmented": {"valid": 3, "test": 1}, "base": {"valid": 2, "test": 3}}
     given_lists(run, ready, RIGHT_ON_VALIDATION | {"test": 0}, backbone, test_target=5)
     after = measured(small, monkeypatch)
     assert before[0] == after[0] and before[2].equals(after[2]) and before[3].equals(after[3])
@@ -423,76 +429,85 @@ def test_base_is_the_backbone_s_order_and_ift_the_order_of_llm_1_about_the_base_
     run, ready, _ = small
     given_lists(run, ready, RIGHT_ON_VALIDATION)
     choice, per_user, _, within = measured(small, monkeypatch)
-    value = per_user.set_index(["method", "user"])["NDCG@5"]
+    value = per_user.set_index(["row", "user"])["NDCG@5"]
     assert value["Base"].to_numpy() == pytest.approx([gain(1)] * 8)
     assert value["IFT"].to_numpy() == pytest.approx([gain(2)] * 8)
-    others = per_user[per_user["method"] != "Llama4Rec"]
+    others = per_user[per_user["row"].isin(["Base", "IFT"])]
     assert others[["alpha_1", "alpha_2", "mode", "changed"]].isna().all(axis=None)
-    assert choice["validation"]["Base"] == pytest.approx(gain(2)) == choice["validation"]["IFT"]
+    assert choice["rows"]["Base"] == {"validation": pytest.approx(gain(2))} == choice["rows"]["IFT"]
     assert choice["compared_with"] == "Base" and choice["metric"] == "NDCG@5"
     judges = within.set_index("name")["value"]
     assert judges.round(6).to_dict() == {
         "random": round(np.mean([gain(place) for place in range(4)]), 6),
+        "backbone": round(gain(2), 6),
         "untuned": round(gain(3), 6),
         "LLM'": round(gain(2), 6),
-        "LLM''": 1.0,
-        "backbone": round(gain(2), 6),
+        "Popularity": round(gain(3), 6),
+        "ItemKNN": 1.0,
+        "RecentItemKNN": round(gain(1), 6),
+        "EASE": round(gain(3), 6),
+        "backbone (augmented)": round(gain(3), 6),
+        "LLM'' (augmented)": 1.0,
     }
     about = per_user[["dataset", "backbone", "seed"]].drop_duplicates().to_numpy().tolist()
     assert about == [["small", "LightGCN", SEED]]
+    look = read_json(run.path(f"rows/LightGCN-s{SEED}/look.json"))
+    assert (look["what"], look["why"]) == (f"LightGCN-s{SEED}", "rows of the tables")
 
 
 def test_a_changed_top_is_counted_against_the_unaugmented_backbone(small, monkeypatch):
     run, ready, _ = small
     given_lists(run, ready, RIGHT_ON_TEST)
-    ours = measured(small, monkeypatch)[1].query("method == 'Llama4Rec'")
+    ours = measured(small, monkeypatch)[1].query("row == 'Llama4Rec'")
     assert ours["changed"].tolist() == [1.0] * 8  # a weight of 0, but another list
     given_lists(run, ready, RIGHT_ON_TEST, BACKBONE | {"augmented": {"valid": 2, "test": 1}})
-    ours = measured(small, monkeypatch)[1].query("method == 'Llama4Rec'")
+    ours = measured(small, monkeypatch)[1].query("row == 'Llama4Rec'")
     assert ours["changed"].tolist() == [0.0] * 8
 
 
-def given_ratings(run, ready, right_on):
-    """Base ratings are 1 too high, LLM' is 0.5 too low, M_c' is right on test and 2 too high elsewhere; LLM'' is right
-    on the parts in `right_on` and 1 too low on others."""
-    parts = {"base": ("valid", "test"), "augmented": ("valid", "test", "window")}
-    for name in ("base-untuned", "base-without_hints", "augmented-with_hints"):
-        fit = name.split("-")[0]
-        rows = pd.concat(
-            read_predictions(run.path(f"backbones/DeepFM-s{SEED}/{each}")).cases for each in ("base", "out_of_fold")
-        )
-        rows = rows[rows["part"].isin(parts[fit][:1] if name == "base-untuned" else parts[fit])]
-        rows = rows[(rows["part"] != "window") | rows["user"].isin(np.flatnonzero(ready.held_out)[:2])]
-        actual = rows["rating"].to_numpy() * 0 + 3.0
-        off = {"base-untuned": -2.0, "base-without_hints": -0.5}.get(name)
-        llm = actual + (np.where(rows["part"].isin(right_on), 0.0, -1.0) if off is None else off)
-        backbone = actual + (1.0 if fit == "base" else np.where(rows["part"] == "test", 0.0, 2.0))
-        frame = rows[["part", "user", "item"]].assign(rating=actual, backbone=backbone, expected=llm, likeliest=1.0)
-        write_frame(run.path(f"scores/DeepFM-{name}-s{SEED}.parquet"), frame)
+def given_ratings(run, right_on):
+    """Base ratings are 1 too high, M_c' is right on test and 2 too high on validation. LLM' is 0.5 too low, the biases
+    1 too high; LLM'' is right on the parts in `right_on` and 3 too high on others."""
+    rows = read_predictions(run.path(f"backbones/DeepFM-s{SEED}/base")).cases
+    for fit, opinion in asked(run.preset.rows, "rating"):
+        of = rows[rows["part"] == "valid"] if opinion == "untuned" else rows
+        off = {"untuned": -2.0, "without_hints": -0.5, "Bias": 1.0}.get(opinion)
+        said = 2 + (np.where(of["part"].isin(right_on), 0.0, 3.0) if off is None else off)
+        backbone = 2 + (1.0 if fit == "base" else np.where(of["part"] == "test", 0.0, 2.0))
+        frame = of[["part", "user", "item"]].assign(rating=2.0, backbone=backbone, expected=said, likeliest=1.0)
+        write_frame(run.path(f"scores/DeepFM-{fit}-{opinion}-s{SEED}.parquet"), frame)
 
 
-def test_for_ratings_too_weights_are_chosen_on_validation_and_windows(small, monkeypatch):
-    run, ready, _ = small
-    given_ratings(run, ready, ("valid", "window"))
+def test_for_ratings_too_weights_are_chosen_on_validation(small, monkeypatch):
+    run = small[0]
+    given_ratings(run, ("valid",))
     choice, per_user, grid, within = measured(small, monkeypatch, "DeepFM")
-    assert (choice["alpha_1"], choice["alpha_2"]) == (0.9, 0.9) and choice["metric"] == "RMSE"
-    error = per_user.set_index(["method", "user"])["MSE"]
+    rows, chosen = choice["rows"], choice["rows"]["Llama4Rec"]
+    assert list(rows) == ["Base", "IFT", "Llama4Rec", "w/o AA", "Base + biases"] and choice["metric"] == "RMSE"
+    assert (chosen["alpha_1"], chosen["alpha_2"]) == (0.9, 0.9)
+    w = weights(0.9, 0.9)
+    mean = np.mean((2 * (1 - w)) ** 2)
+    assert chosen["validation"] == pytest.approx(np.sqrt(mean)) and chosen["gain"] == pytest.approx(
+        4 * np.log(4 / mean)
+    )
+    value = grid[grid["row"] == "Llama4Rec"].set_index(["alpha_1", "alpha_2"])["value"]
+    assert value[0.9, 0.9] == pytest.approx(chosen["gain"]) and value[0.0, 0.1] == 0
+    error = per_user.set_index(["row", "user"])["MSE"]
     assert error["Base"].to_numpy() == pytest.approx([1.0] * 8) and error["IFT"].to_numpy() == pytest.approx([0.25] * 8)
-    counts = np.log(np.array(N_TRAIN) + 1)
-    alpha = 0.9 * np.maximum((counts.max() - counts) / (counts.max() - counts.min()), 0.9)
-    assert error["Llama4Rec"].to_numpy() == pytest.approx(alpha**2)  # LLM'' is 1 too low, M_c' is right
-    assert choice["validation"]["Base"] == pytest.approx(1) and choice["validation"]["IFT"] == pytest.approx(0.5)
-    assert choice["compared_with"] == "IFT" and per_user["changed"].isna().all()
+    assert error["Llama4Rec"].to_numpy() == pytest.approx(9 * w**2)  # at test LLM'' is 3 too high, M_c' is right
+    assert rows["w/o AA"]["alpha_2"] == 1 and error["w/o AA"].to_numpy() == pytest.approx([9 * 0.9**2] * 8)
+    assert rows["Base + biases"]["alpha_1"] == 0  # the backbone's own mistakes
+    assert rows["Base"]["validation"] == pytest.approx(1) and rows["IFT"]["validation"] == pytest.approx(0.5)
+    assert per_user["changed"].isna().all() and (per_user["cases"] == 1).all()
     judges = within.set_index("name")["value"].round(6).to_dict()
-    assert judges == {"untuned": 2.0, "LLM'": 0.5, "LLM''": 0.0, "backbone": 1.0}
+    assert judges == {
+        "backbone": 1.0, "untuned": 1.0, "LLM'": 0.5, "Bias": 1.0,  # "untuned" says 0, and the scale begins at 1
+        "backbone (augmented)": 2.0, "LLM'' (augmented)": 0.0,
+    }  # fmt: skip
 
-    given_ratings(run, ready, ("valid",))  # the windows say that the LLM is wrong by 1, the backbone by 2
-    grid = measured(small, monkeypatch, "DeepFM")[2].set_index(["alpha_1", "alpha_2"])["value"]
-    choosing = set(np.flatnonzero(ready.held_out)[:2])
-    w = 0.9 * np.maximum((counts.max() - counts) / (counts.max() - counts.min()), 0.9)
-    valid, window = (2 * (1 - w)) ** 2, (2 * (1 - w) - w) ** 2
-    by_user = [(valid[u] + 2 * window[u]) / 3 if u in choosing else valid[u] for u in USERS]
-    assert grid[0.9, 0.9] == pytest.approx(np.mean(by_user)) and grid[0.0, 0.1] == pytest.approx(4)
+    given_ratings(run, ("test",))
+    choice, per_user, _, _ = measured(small, monkeypatch, "DeepFM")
+    assert choice["rows"]["Llama4Rec"]["alpha_1"] == 0
 
 
 def test_the_small_run_s_own_numbers():

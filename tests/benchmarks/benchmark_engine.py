@@ -278,7 +278,7 @@ def _judged(
         asked = with_target(candidate_lists(known[each].cases, known[each].items))
         path, count = folder / f"{'-'.join(each)}.parquet", count + len(asked)
         scores = ranker.utilities(asked, [ranker.prompt(one) for one in asked], path, path.stem)
-        found.append(experiment.Lists.of(known[each], scores, run.preset.aggregation.utilities).llm_alone())
+        found.append(experiment.Lists.of(known[each], scores, run.preset.aggregation.utilities).alone(1.0))
     users, values = (np.concatenate(both) for both in zip(*found, strict=True))
     return users, values, count
 
