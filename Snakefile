@@ -38,6 +38,7 @@ ROWS = {"base": ["untuned", "without_hints"], "augmented": ["with_hints"]}  # ab
 EACH = dict(name=PRESET.backbones, seed=PRESET.seeds)
 MADE = [TASKS[task].made for task in dict.fromkeys(map(task_of, PRESET.backbones))]
 BASE_SEEDS = range(5)
+OTHER = "leave-one-out" if PRESET.data.protocol == "rolling" else "rolling"  # the protocol beside the preset's own
 
 
 def papermill(notebook):
@@ -84,7 +85,7 @@ wildcard_constraints:
     llm="untuned|without_hints|with_hints",
     way="|".join(WAYS),
     kind="pairs|insertions|attributes",
-    variant=r"as-set|rolling|ties-reverse|ties-random",
+    variant=r"as-set|leave-one-out|rolling|ties-reverse|ties-random",
 
 
 rule data:
@@ -229,7 +230,7 @@ rule aggregation:
 
 rule tables:
     input:
-        expand(f"{RUN}/rows/{{name}}-s{{seed}}/{{file}}", **EACH, file=["per_user.parquet", "choice.json"]),
+        expand(f"{RUN}/rows/{{name}}-s{{seed}}/per_user.parquet", **EACH),
         [expand(f"{RUN}/scores/{{name}}-{fit}-{{llm}}-s{{seed}}.json", **EACH, llm=llms) for fit, llms in ROWS.items()],
         expand(f"{RUN}/augmentation/{{kind}}-s{{seed}}.json", kind=MADE, seed=PRESET.seeds),
         expand(f"{RUN}/llm/{{llm}}_hints-s{{seed}}/tuning.json", llm=["without", "with"], seed=PRESET.seeds),
@@ -240,7 +241,9 @@ rule tables:
         cost=report(f"{RUN}/tables/cost.csv", category="Cost"),
         tables=[report(f"{RUN}/tables/{TASKS[task].table}.csv", category="Tables") for task in
                 dict.fromkeys(map(task_of, PRESET.backbones))],
+        pairs=report(f"{RUN}/tables/pairs.csv", category="Tables"),
         pictures=[picture(TASKS[task].table, "Tables") for task in dict.fromkeys(map(task_of, PRESET.backbones))],
+        forest=picture("forest", "Tables"),
     params:
         "",
     threads: workflow.cores
@@ -252,8 +255,7 @@ rule base_row:
     input:
         DATA,
     output:
-        f"{RUN}/base/{{variant}}/{{name}}-s{{seed}}.parquet",
-        f"{RUN}/base/{{variant}}/{{name}}-s{{seed}}.csv",
+        [f"{RUN}/base/{{variant}}/{{name}}-s{{seed}}.{ending}" for ending in ("parquet", "csv", "json")],
     threads: 1
     shell:
         f"OMP_NUM_THREADS=1 python scripts/base_rows.py {NAMED} {{wildcards.variant}} {{wildcards.name}} {{wildcards.seed}}"
@@ -261,9 +263,8 @@ rule base_row:
 
 rule base:
     input:
-        [f"{RUN}/base/as-set/{name}-s{seed}.parquet" for name in PAPER_BACKBONES for seed in BASE_SEEDS],
-        [f"{RUN}/base/rolling/{name}-s{seed}.parquet" for name in PAPER_BACKBONES for seed in BASE_SEEDS
-         if PRESET.data.protocol != "rolling"],
+        [f"{RUN}/base/{variant}/{name}-s{seed}.parquet" for variant in ("as-set", OTHER)
+         for name in PAPER_BACKBONES for seed in BASE_SEEDS],
         [f"{RUN}/base/as-set/{name}-s0.parquet" for name in BASELINES],
         [f"{RUN}/base/{ties}/{name}-s0.parquet" for ties in ("ties-reverse", "ties-random") for name in PRESET.backbones],
     shell:

@@ -437,7 +437,7 @@ def _long(backbone: str, lines: pd.DataFrame) -> str:
     for row, cells in others.groupby("row", sort=False):
         cells = cells.set_index("metric").reindex(metrics)
         second.append([row, *(
-            _number(each.value, 4) + (f" ({_signed_percent(each.gain)})" if pd.notna(each.gain) else "")
+            _number(each.value, 4) + (f" ({signed_percent(each.gain)})" if pd.notna(each.gain) else "")
             for each in cells.itertuples()
         )])  # fmt: skip
     return "\n\n".join([f"### {backbone}", _aligned(_filled(first)), *([_aligned(second)] if metrics else [])])
@@ -478,7 +478,7 @@ def gain_text(line) -> str:
     """
     if pd.isna(line.gain):
         return ""
-    gain, low, high = (_signed_percent(_relative(x, line)) for x in (line.diff, line.diff_ci_low, line.diff_ci_high))
+    gain, low, high = (signed_percent(_relative(x, line)) for x in (line.diff, line.diff_ci_low, line.diff_ci_high))
     return f"{gain} [{low}, {high}]"
 
 
@@ -487,7 +487,7 @@ def _relative(x: float, line) -> float:
     return np.nan if pd.isna(line.gain) else x / (line.value - line.diff)
 
 
-def _signed_percent(x: float) -> str:
+def signed_percent(x: float) -> str:
     text = _number(100 * x, 1)
     return f"{text if text.startswith('-') else f'+{text}'}%"
 
