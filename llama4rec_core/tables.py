@@ -48,7 +48,7 @@ _ROWS = (
 _ORDER = {  # of lines and of Markdown columns; a name that is not here follows, by alphabet
     "preset": ("smoke", "quick", "laptop", "paper"),
     "dataset": ("ml-100k", "ml-1m", "bookcrossing"),
-    "protocol": tuple(split + ties for split in ("leave-one-out", "rolling")
+    "protocol": tuple(split + ties for split in ("rolling", "leave-one-out")
                       for ties in ("", ", ties reversed", ", ties at random")),
     "backbone": ("MF", "LightGCN", "MixGCF", "SGL", "SASRec", "BERT4Rec", "CL4SRec",
                  "DeepFM", "NFM", "DCN", "AFM", "xDeepFM", "AutoInt"),

@@ -64,7 +64,7 @@ def with_results(text: str) -> str:
     found = [tables.read(path) for task in TASKS.values() if (path := _committed(task.table)).exists()]
     parts = []
     if found:
-        table = pd.concat(found, ignore_index=True)
+        table = tables.in_order(pd.concat(found))
         table = table[(table["llm"] != "") & (table["preset"] != looks.EXEMPT) & table["metric"].isin(SHOWN)]
         parts = [_run(*key, lines) for key, lines in table.groupby(tables.KEY[:4], sort=False)]
     times = looks.count(looks.read(paths.results() / "test_looks.csv"))
