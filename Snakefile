@@ -230,7 +230,7 @@ rule aggregation:
 
 rule tables:
     input:
-        expand(f"{RUN}/rows/{{name}}-s{{seed}}/per_user.parquet", **EACH),
+        expand(f"{RUN}/rows/{{name}}-s{{seed}}/{{file}}", **EACH, file=["per_user.parquet", "choice.json"]),
         [expand(f"{RUN}/scores/{{name}}-{fit}-{{llm}}-s{{seed}}.json", **EACH, llm=llms) for fit, llms in ROWS.items()],
         expand(f"{RUN}/augmentation/{{kind}}-s{{seed}}.json", kind=MADE, seed=PRESET.seeds),
         expand(f"{RUN}/llm/{{llm}}_hints-s{{seed}}/tuning.json", llm=["without", "with"], seed=PRESET.seeds),

@@ -445,6 +445,7 @@ def test_the_tables_hold_every_row_against_base_and_llama4rec_against_the_others
                 frame = frame.assign(**{name: hit for name in ("HR@3", "NDCG@3", "HR@5", "NDCG@5")})
             frames.append(frame.assign(dataset="small", protocol="leave-one-out", backbone=backbone))
         write_frame(run.path(f"rows/{backbone}-s{seed}/per_user.parquet"), pd.concat(frames))
+        write_json(run.path(f"rows/{backbone}-s{seed}/choice.json"), {"alpha_1": 0.3})
     for llm in ("without_hints", "with_hints"):
         write_json(run.path(f"llm/{llm}-s{seed}/tuning.json"), {"llm": {"body": 10, "head": 2}})
     spent = {"prompts_sent": 2, "tokens_read": 30, "tokens_written": 0, "logits": 4, "seconds": 1.0}
@@ -468,6 +469,8 @@ def test_the_tables_hold_every_row_against_base_and_llama4rec_against_the_others
     assert set(zip(drawn["backbone"], drawn["metric"], strict=True)) == {
         ("LightGCN", "NDCG@5"), ("SASRec", "NDCG@5"), ("DeepFM", "RMSE"),
     }  # fmt: skip
+    chosen = read_json(run.path("tables/run.json"))["choices"]
+    assert chosen == {f"{backbone}-s{seed}": {"alpha_1": 0.3} for backbone in ("LightGCN", "SASRec", "DeepFM")}
     costs = pd.read_csv(run.path("tables/cost.csv"))
     assert costs["what"].tolist() == [f"LightGCN-base-untuned-s{seed}", "all"]  # what is no LLM costs no tokens
 
