@@ -15,12 +15,8 @@ import sys
 from llama4rec_core.backbones import BASELINES, PAPER_BACKBONES, task_of
 from llama4rec_core.presets import WAYS, as_dict, needs_prior
 from llama4rec_core.run import INSIDE, Run, lock
-<<<<<<< HEAD
 from llama4rec_core.tasks import TASKS, additions
-=======
-from llama4rec_core.tasks import TASKS
 from llama4rec_core.variants import LLMS, asked, rows_of
->>>>>>> h-choice
 
 ASKED = Run.open(str(config.get("preset", "quick")))  # a name, or the path of a YAML file
 PRESET, RUN, NAMED = ASKED.preset, ASKED.target(), shlex.quote(ASKED.asked)
@@ -42,6 +38,7 @@ ROW_FILES = ("per_user.parquet", "choice.json", "grid.csv", "within.csv", "look.
 EACH = dict(name=PRESET.backbones, seed=PRESET.seeds)
 MADE = [TASKS[task].made for task in dict.fromkeys(map(task_of, PRESET.backbones))]
 BASE_SEEDS = range(5)
+OTHER = "leave-one-out" if PRESET.data.protocol == "rolling" else "rolling"  # the protocol beside the preset's own
 
 
 def papermill(notebook):
@@ -98,7 +95,7 @@ wildcard_constraints:
     llm="untuned|without_hints|with_hints",
     way="|".join(WAYS),
     kind="pairs|insertions|attributes",
-    variant=r"as-set|rolling|ties-reverse|ties-random",
+    variant=r"as-set|leave-one-out|rolling|ties-reverse|ties-random",
 
 
 rule data:
@@ -261,7 +258,9 @@ rule tables:
         cost=report(f"{RUN}/tables/cost.csv", category="Cost"),
         tables=[report(f"{RUN}/tables/{TASKS[task].table}.csv", category="Tables") for task in
                 dict.fromkeys(map(task_of, PRESET.backbones))],
+        pairs=report(f"{RUN}/tables/pairs.csv", category="Tables"),
         pictures=[picture(TASKS[task].table, "Tables") for task in dict.fromkeys(map(task_of, PRESET.backbones))],
+        forest=picture("forest", "Tables"),
     params:
         "",
     threads: workflow.cores
@@ -273,8 +272,7 @@ rule base_row:
     input:
         DATA,
     output:
-        f"{RUN}/base/{{variant}}/{{name}}-s{{seed}}.parquet",
-        f"{RUN}/base/{{variant}}/{{name}}-s{{seed}}.csv",
+        [f"{RUN}/base/{{variant}}/{{name}}-s{{seed}}.{ending}" for ending in ("parquet", "csv", "json")],
     threads: 1
     shell:
         f"OMP_NUM_THREADS=1 python scripts/base_rows.py {NAMED} {{wildcards.variant}} {{wildcards.name}} {{wildcards.seed}}"
@@ -282,9 +280,8 @@ rule base_row:
 
 rule base:
     input:
-        [f"{RUN}/base/as-set/{name}-s{seed}.parquet" for name in PAPER_BACKBONES for seed in BASE_SEEDS],
-        [f"{RUN}/base/rolling/{name}-s{seed}.parquet" for name in PAPER_BACKBONES for seed in BASE_SEEDS
-         if PRESET.data.protocol != "rolling"],
+        [f"{RUN}/base/{variant}/{name}-s{seed}.parquet" for variant in ("as-set", OTHER)
+         for name in PAPER_BACKBONES for seed in BASE_SEEDS],
         [f"{RUN}/base/as-set/{name}-s0.parquet" for name in BASELINES],
         [f"{RUN}/base/{ties}/{name}-s0.parquet" for ties in ("ties-reverse", "ties-random") for name in PRESET.backbones],
     shell:

@@ -1,6 +1,6 @@
 """Figures of the data, the runs and the tables: each function takes a DataFrame and returns a matplotlib Figure.
 
-The title says what the figure shows; it is made from the data unless the caller gives another. A method has the same
+The title says what the figure shows; it is made from the data unless the caller gives another. A row has the same
 colour in every figure, from seaborn's colour-blind-safe palette. Whiskers are 95% intervals, and two values are called
 a tie where their intervals overlap. `save` writes a PNG of at most 200 kB, `shown` displays it with alternative text.
 """
@@ -18,13 +18,16 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from llama4rec_core.files import whole
+from llama4rec_core.paper import paper_value
 from llama4rec_core.tables import in_order
 
 PALETTE = sns.color_palette("colorblind", 10)
 BLUE, ORANGE, GREEN, RED, PURPLE, BROWN, PINK, GREY, YELLOW, SKY = PALETTE
 COLOURS = {
     "Base": GREY, "IFT": ORANGE, "Llama4Rec": BLUE, "w/o DA": GREEN, "w/o PA": PURPLE, "w/o AA": BROWN,
-    "random DA": PINK, "random": (0.82, 0.82, 0.82), "backbone": GREY, "untuned": SKY, "LLM'": ORANGE, "LLM''": BLUE,
+    "random DA": PINK, "Base + popularity": YELLOW, "Base + item-kNN": RED, "Base + recent item-kNN": (0.9, 0.55, 0.5),
+    "Base + EASE": SKY, "Base + biases": RED,
+    "random": (0.82, 0.82, 0.82), "backbone": GREY, "untuned": SKY, "LLM'": ORANGE, "LLM''": BLUE,
     "tuned": BLUE,
 }  # fmt: skip
 STYLE = sns.axes_style("whitegrid") | {
@@ -101,44 +104,96 @@ def long_tail(interactions: pd.DataFrame, title: str | None = None) -> Figure:
     return _finish(fig, title or finding)
 
 
-# --- methods ---------------------------------------------------------------------------------------
+# --- rows of the tables ----------------------------------------------------------------------------
 
 
-def method_bars(table: pd.DataFrame, metric: str, title: str | None = None) -> Figure:
-    """One panel per backbone: each method's `metric` with its interval, and the paper's value as a diamond beside it.
+def row_bars(table: pd.DataFrame, metric: str, title: str | None = None) -> Figure:
+    """One panel per backbone: each row's `metric` with its interval, and the paper's value as a diamond beside it.
 
-    `table` has the columns of a result table; its rows must be of one preset, LLM, data set and protocol. The title
-    counts the backbones for which Llama4Rec's paired difference from the best baseline is clear of 0.
+    `table` has the columns of a result table; its lines must be of one preset, LLM, data set and protocol. The title
+    counts the backbones for which Llama4Rec's paired difference from Base is clear of 0. Raises ValueError where the
+    metric is missing and where a row has two lines.
     """
-    _need(table, "backbone", "method", "metric", "value", "ci_low", "ci_high", "paper_value")
-    rows = in_order(table[table["metric"] == metric])
-    if rows.empty:
+    _need(table, "backbone", "row", "metric", "value", "ci_low", "ci_high", "paper_value")
+    lines = in_order(table[table["metric"] == metric])
+    if lines.empty:
         raise ValueError(f"the table has no metric {metric!r}; it has {', '.join(sorted(table['metric'].unique()))}")
-    if rows.duplicated(["backbone", "method"]).any():
-        raise ValueError("method_bars draws one preset, LLM, data set and protocol at a time; filter the table first")
-    backbones, methods = rows["backbone"].unique(), list(in_order(rows[["method"]].drop_duplicates())["method"])
+    if lines.duplicated(["backbone", "row"]).any():
+        raise ValueError("row_bars draws one preset, LLM, data set and protocol at a time; filter the table first")
+    backbones, rows = lines["backbone"].unique(), list(in_order(lines[["row"]].drop_duplicates())["row"])
     fig, axes = _panels(len(backbones), share_y=True)
     for ax, backbone in zip(axes, backbones, strict=True):
-        ours = rows[rows["backbone"] == backbone].set_index("method").reindex(methods)
-        _bars(ax, methods, ours, metric)
+        ours = lines[lines["backbone"] == backbone].set_index("row").reindex(rows)
+        _bars(ax, rows, ours, metric)
         paper = ours["paper_value"].to_numpy(dtype=float)
-        ax.scatter(np.arange(len(methods)) + 0.2, paper, marker="D", s=42, color="black", edgecolor="white", zorder=4)
+        ax.scatter(np.arange(len(rows)) + 0.2, paper, marker="D", s=42, color="black", edgecolor="white", zorder=4)
         ax.set_title(backbone)
         ax.set_ylabel(_metric_label(metric) if ax.get_subplotspec().is_first_col() else "")
     note = "ours: 95% intervals over users"
-    if rows["paper_value"].notna().any():
+    if lines["paper_value"].notna().any():
         note += ";  diamonds: the paper"
-    return _finish(fig, title or _gains(rows, metric), note)
+    return _finish(fig, title or _gains(lines, metric), note)
 
 
-def _gains(rows: pd.DataFrame, metric: str) -> str:
-    """What the paired differences of Llama4Rec say; without them, which backbone and method have the best value."""
-    sign = -1 if _is_error(metric) else 1
-    ours = rows[(rows["method"] == "Llama4Rec") & rows["diff"].notna()] if "diff" in rows else rows.iloc[:0]
+def forest(table: pd.DataFrame, title: str | None = None) -> Figure:
+    """The relative gain over Base, one line per backbone and row: ours with its interval, the paper's as a diamond.
+
+    `table` has the columns of a result table, of one metric for each backbone, and of one preset, LLM, data set and
+    protocol; lines without a gain are left out. The paper's gains are of leave-one-out whatever our protocol. Right is
+    better: for errors (RMSE) the sign is turned. Raises ValueError where no row was compared and where a backbone and
+    row have two lines.
+    """
+    _need(table, "dataset", "backbone", "row", "metric", "value", "diff", "diff_ci_low", "diff_ci_high", "gain")
+    lines = in_order(table[table["gain"].notna()])
+    if lines.empty:
+        raise ValueError("there is nothing to draw: no row was compared with Base")
+    if lines.duplicated(["backbone", "row"]).any():
+        raise ValueError("forest draws one metric of one preset, LLM, data set and protocol; filter the table first")
+    sign = np.where(lines["metric"].map(_is_error), -100, 100)
+    gain = sign * lines["gain"]
+    reach = sign[:, None] * lines[["diff_ci_low", "diff_ci_high"]].div(lines["value"] - lines["diff"], axis=0)
+    paper = sign * lines.apply(_paper_gain, axis=1)
+    new = ~lines.duplicated("backbone")
+    at = np.arange(len(lines)) + 1.4 * new.cumsum().to_numpy()  # room above each backbone's rows for its name
+    with plt.rc_context(STYLE):
+        fig, ax = plt.subplots(figsize=(8.0, max(3.5, 1.5 + 0.24 * at[-1])), layout="constrained")
+    colours = [COLOURS.get(row, PALETTE[i % 10]) for i, row in enumerate(lines["row"])]
+    ax.axvline(0, color="0.25", linewidth=1.5)
+    ax.hlines(at, reach.min(axis=1), reach.max(axis=1), color=colours, linewidth=2)
+    ax.scatter(gain, at, s=44, color=colours, edgecolor="0.15", zorder=3)
+    ax.scatter(paper, at, marker="D", s=36, color="black", edgecolor="white", zorder=4)
+    heads = (lines["backbone"] + ", " + lines["metric"])[new]
+    ax.set_yticks([*at, *(at[new] - 1)], [*lines["row"], *heads])
+    for label in ax.get_yticklabels()[len(at) :]:
+        label.set_fontweight("bold")
+    ax.set(ylim=(at[-1] + 0.7, 0), xlabel="gain over Base (%), right is better", ylabel="backbone and row")
+    ax.grid(axis="y", visible=False)
+    note = "ours: 95% intervals over users, in pairs"
+    if paper.notna().any():
+        note += ";  diamonds: the paper, leave-one-out"
+    return _finish(fig, title or _verdict(lines, " and ".join(lines["metric"].unique())), note)
+
+
+def _paper_gain(line: pd.Series) -> float:
+    ours, base = (paper_value(line["dataset"], line["backbone"], row, line["metric"]) for row in (line["row"], "Base"))
+    return ours / base - 1
+
+
+def _gains(lines: pd.DataFrame, metric: str) -> str:
+    """What the paired differences of Llama4Rec say; without them, which backbone and row have the best value."""
+    if "diff" in lines and lines.loc[lines["row"] == "Llama4Rec", "diff"].notna().any():
+        return _verdict(lines, metric)
+    best = lines.loc[((-1 if _is_error(metric) else 1) * lines["value"]).idxmax()]
+    return f"Best {metric}: {best['backbone']}, {best['row']} ({best['value']:.3f})"
+
+
+def _verdict(lines: pd.DataFrame, metrics: str) -> str:
+    """For which backbones Llama4Rec's paired difference from Base is clear of 0."""
+    ours = lines[(lines["row"] == "Llama4Rec") & lines["diff"].notna()]
     if ours.empty:
-        best = rows.loc[(sign * rows["value"]).idxmax()]
-        return f"Best {metric}: {best['backbone']}, {best['method']} ({best['value']:.3f})"
-    ends = sign * ours[["diff_ci_low", "diff_ci_high"]].to_numpy(dtype=float)
+        return f"Gains over Base, {metrics}"
+    sign = np.where(ours["metric"].map(_is_error), -1, 1)
+    ends = sign[:, None] * ours[["diff_ci_low", "diff_ci_high"]].to_numpy(dtype=float)
     better, worse = ends.min(axis=1) > 0, ends.max(axis=1) < 0
     found = []
     for words, which in {"better": better, "worse": worse, "a tie": ~(better | worse)}.items():
@@ -146,29 +201,29 @@ def _gains(rows: pd.DataFrame, metric: str) -> str:
             names = " and ".join(ours["backbone"][which]) if len(ours) <= 3 else which.sum()
             found.append(f"{words} for {names}")
     of = "" if len(ours) <= 3 else f" of {len(ours)} backbones"
-    return f"Llama4Rec against the best baseline, {metric}: {', '.join(found)}{of}"
+    return f"Llama4Rec against Base, {metrics}: {', '.join(found)}{of}"
 
 
 def by_history_length(results: pd.DataFrame, metric: str, title: str | None = None) -> Figure:
     """A metric for tail users and for users with long histories, side by side.
 
-    `results` has columns group (tail, long: `evaluation.history_group`), method, value, ci_low, ci_high, and maybe
+    `results` has columns group (tail, long: `evaluation.history_group`), row, value, ci_low, ci_high, and maybe
     users, the number of users of the group.
     """
-    _need(results, "group", "method", "value", "ci_low", "ci_high")
-    methods = list(dict.fromkeys(results["method"]))
+    _need(results, "group", "row", "value", "ci_low", "ci_high")
+    names = list(dict.fromkeys(results["row"]))
     groups = [name for name in GROUPS if name in set(results["group"])]
     fig, axes = _panels(len(groups), share_y=True)
     leaders: dict[str, list[str]] = {}
     for ax, group in zip(axes, groups, strict=True):
         words, side = GROUPS[group]
-        rows = results[results["group"] == group].set_index("method").reindex(methods)
-        _bars(ax, methods, rows, metric)
+        rows = results[results["group"] == group].set_index("row").reindex(names)
+        _bars(ax, names, rows, metric)
         ax.set_title((f"{rows['users'].max():,.0f} " if "users" in rows else "") + f"{words}\n{side}")
         best, _, tie = _best(rows, larger_is_better=not _is_error(metric))
-        leaders.setdefault("no method" if tie else best, []).append(words)
+        leaders.setdefault("no row" if tie else best, []).append(words)
     axes[0].set_ylabel(_metric_label(metric))
-    note = "95% intervals over users;  a method leads where its interval is clear of the second's"
+    note = "95% intervals over users;  a row leads where its interval is clear of the second's"
     finding = "; ".join(f"{leader} leads among {' and '.join(users)}" for leader, users in leaders.items())
     return _finish(fig, title or f"{metric}: {finding}", note)
 
@@ -397,7 +452,7 @@ def _need(frame: pd.DataFrame, *columns: str) -> None:
 
 
 def _best(rows: pd.DataFrame, larger_is_better: bool = True) -> tuple[str, str | None, bool]:
-    """The best method of `rows` (index: method), the second best, and whether their intervals overlap."""
+    """The best of `rows` (index: name), the second best, and whether their intervals overlap."""
     ranked = rows["value"].dropna().sort_values(ascending=not larger_is_better, kind="stable").index
     if len(ranked) < 2:
         return ranked[0], None, False
@@ -419,27 +474,27 @@ def _panels(count: int, width: float = 8.0, share_y: bool = False) -> tuple[Figu
     return fig, list(axes.flat[:count])
 
 
-def _bars(ax: plt.Axes, methods: list[str], rows: pd.DataFrame, metric: str, labels: bool = False) -> None:
-    """A bar per method with whiskers from ci_low to ci_high; `rows` is indexed by method, NaN where it has no row.
+def _bars(ax: plt.Axes, names: list[str], rows: pd.DataFrame, metric: str, labels: bool = False) -> None:
+    """A bar per row with whiskers from ci_low to ci_high; `rows` is indexed by name, NaN where there is none.
 
     Errors (RMSE, MAE) differ in the second decimal, so they are drawn as points on an axis that need not start at 0.
     """
-    x, value = np.arange(len(methods)), rows["value"].to_numpy(dtype=float)
+    x, value = np.arange(len(names)), rows["value"].to_numpy(dtype=float)
     low, high = rows["ci_low"].to_numpy(dtype=float), rows["ci_high"].to_numpy(dtype=float)
-    colours = [COLOURS.get(method, PALETTE[i % 10]) for i, method in enumerate(methods)]
+    colours = [COLOURS.get(name, PALETTE[i % 10]) for i, name in enumerate(names)]
     whiskers = np.maximum([value - low, high - value], 0)
     ax.errorbar(x, value, whiskers, fmt="none", ecolor="0.15", elinewidth=1.6, capsize=4, zorder=3)
     if _is_error(metric):
         ax.scatter(x, value, s=110, color=colours, edgecolor="0.15", zorder=4)
-        ax.set_xlim(-0.6, len(methods) - 0.4)
+        ax.set_xlim(-0.6, len(names) - 0.4)
     else:
         ax.bar(x, value, width=0.68, color=colours, zorder=2)
     if labels:
         for at, height, top in zip(x, value, np.fmax(high, value), strict=True):
             ax.annotate(f"{height:.3f}", (at, top), (0, 4), textcoords="offset points", ha="center", va="bottom")
         ax.margins(y=0.12)
-    crowded = sum(map(len, methods)) > 24
-    ax.set_xticks(x, methods, rotation=35 if crowded else 0, ha="right" if crowded else "center")
+    crowded = sum(map(len, names)) > 24
+    ax.set_xticks(x, names, rotation=35 if crowded else 0, ha="right" if crowded else "center")
     if crowded:
         plt.setp(ax.get_xticklabels(), rotation_mode="anchor")
     ax.grid(axis="x", visible=False)

@@ -7,32 +7,32 @@ from importlib import resources
 import numpy as np
 import pandas as pd
 
-NAMES = ["table", "preset", "llm", "dataset", "protocol", "backbone", "method"]  # what names a row of metrics
+NAMES = ["table", "preset", "llm", "dataset", "protocol", "backbone", "row"]  # what names a row of metrics
 
 
 @cache
 def paper_table() -> pd.DataFrame:
-    """Every cell of the paper's Tables 2-5: columns table, dataset, backbone, method, metric, value."""
+    """Every cell of the paper's Tables 2-5: columns table, dataset, backbone, row, metric, value."""
     with resources.files("llama4rec_core").joinpath("paper_tables.csv").open(encoding="utf-8") as file:
         return pd.read_csv(file)
 
 
 @cache
 def _cells() -> dict[tuple[str, str, str, str], float]:
-    """Cells by dataset (lower case), backbone ("" for the LLM alone, Table 4), method and metric."""
+    """Cells by dataset (lower case), backbone ("" for the LLM alone, Table 4), row and metric."""
     table = paper_table().assign(dataset=lambda cells: cells["dataset"].str.lower()).replace("LLaMA-2 7B", "")
-    return table.set_index(["dataset", "backbone", "method", "metric"])["value"].to_dict()
+    return table.set_index(["dataset", "backbone", "row", "metric"])["value"].to_dict()
 
 
-def paper_value(dataset: str, backbone: str, method: str, metric: str, protocol: str = "leave-one-out") -> float:
+def paper_value(dataset: str, backbone: str, row: str, metric: str, protocol: str = "leave-one-out") -> float:
     """The paper's number, or NaN where it has none. The paper knows leave-one-out only.
 
     The IFT rating of Table 4 is the LLM alone (its row "LLaMA-2 7B"), so it is the same for every backbone.
     """
     if protocol != "leave-one-out":
         return np.nan
-    alone = method == "IFT" and metric in ("RMSE", "MAE")
-    return _cells().get((dataset.lower(), "" if alone else backbone, method, metric), np.nan)
+    alone = row == "IFT" and metric in ("RMSE", "MAE")
+    return _cells().get((dataset.lower(), "" if alone else backbone, row, metric), np.nan)
 
 
 def impossible_cells(table: pd.DataFrame | None = None) -> pd.DataFrame:

@@ -212,11 +212,8 @@ class EvaluationSettings:
 
     rating_users: Count | None = None
     """Rating rows are of this many users, the same for every row; null: all."""
-<<<<<<< HEAD
     untuned_users: Count | None = None
     """Validation cases of at most so many users are asked of the untuned LLM; null: all."""
-=======
->>>>>>> h-choice
     draws: Count = 2000
     """Bootstrap draws."""
 

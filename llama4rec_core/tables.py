@@ -1,158 +1,239 @@
 """Result tables: rows with intervals and tests, CSV files with a Markdown twin, and their publication.
 
-One row is one metric of one method. `build` makes rows from per-user metrics, `write` puts them into a CSV and a
-Markdown file, `publish` merges a run's tables into the committed ones. Cells have fixed decimals and rows are sorted,
-so the same results always give the same bytes.
+A line of a table is one metric of one row of the experiment (Base, IFT, Llama4Rec, ...). `build` makes lines from
+per-user metrics, `compare_rows` the paired differences between any two rows, `write` and `write_pairs` put them into
+files, `publish` merges a run's files into the committed ones. Cells have fixed decimals and lines are sorted, so the
+same results always give the same bytes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from llama4rec_core import paths
 from llama4rec_core.evaluation import compare, estimate, holm
 from llama4rec_core.files import write_text
 from llama4rec_core.paper import paper_value
 from llama4rec_core.presets import Preset
-from llama4rec_core.tasks import Task
+from llama4rec_core.tasks import TASKS, Task
 
-KEY = ["preset", "llm", "dataset", "protocol", "backbone", "method", "metric"]
+KEY = ["preset", "llm", "dataset", "protocol", "backbone", "row", "metric"]  # what tells a line from all others
 COLUMNS = (
-    "preset llm dataset protocol backbone method metric value std seeds users hits ci_low ci_high compared_with "
-    "diff diff_ci_low diff_ci_high p_seeds p_users alpha_1 alpha_2 mode users_changed paper_value"
+    "preset commit llm tuning dataset protocol backbone row metric value std seeds users cases hits ci_low ci_high "
+    "compared_with diff diff_ci_low diff_ci_high gain p_seeds p_users mde alpha_1 alpha_2 candidates mode "
+    "users_changed paper_value"
 ).split()
-BASELINES = ("Base", "IFT")
+PAIR_KEY = ["preset", "dataset", "protocol", "backbone", "row", "compared_with", "metric"]
+PAIR_COLUMNS = (
+    "preset commit llm dataset protocol backbone row compared_with metric seeds users cases "
+    "diff diff_ci_low diff_ci_high gain p_users mde"
+).split()
 PLACE = ["dataset", "protocol", "backbone"]
-PER_USER = [*PLACE, "method", "seed", "user"]  # what `build` needs beside the metrics
-SETTINGS = ["alpha_1", "alpha_2", "mode", "changed"]  # what it takes along where it is there
+PER_USER = [*PLACE, "row", "seed", "user", "cases"]  # what a per-user frame needs beside the metrics
+SETTINGS = ["alpha_1", "alpha_2", "mode", "changed"]  # what `build` takes along where it is there
+SECOND_OPINION = "Base + "  # how the names of rows begin that blend the backbone with a model that is no LLM
+TUNING = {"lm_head": "LM head", "lora": "LoRA", "full": "all parameters"}  # what is tuned
+MAIN = {task.metric for task in TASKS.values()}
 
-_TEXT = {*KEY, "compared_with", *SETTINGS}
-_DECIMALS = {column: 6 for column in COLUMNS if column not in _TEXT} | {
-    "seeds": 0, "users": 0, "hits": 1, "users_changed": 4, "paper_value": 4,
+_TEXT = {*KEY, *PAIR_KEY, "commit", "tuning", "alpha_1", "alpha_2", "mode"}
+_DECIMALS = {column: 6 for column in (*COLUMNS, *PAIR_COLUMNS) if column not in _TEXT} | {
+    "seeds": 0, "users": 0, "cases": 0, "candidates": 0, "hits": 1, "gain": 4, "users_changed": 4, "paper_value": 4,
 }  # fmt: skip
-_ORDER = {  # of rows and of Markdown columns; a name that is not here follows, by alphabet
+_ROWS = (
+    "Base", "IFT", "Llama4Rec", "w/o DA", "w/o PA", "w/o AA", "random DA", "Base + popularity", "Base + item-kNN",
+    "Base + recent item-kNN", "Base + EASE", "Base + biases",
+)  # fmt: skip
+_ORDER = {  # of lines and of Markdown columns; a name that is not here follows, by alphabet
     "preset": ("smoke", "quick", "laptop", "paper"),
     "dataset": ("ml-100k", "ml-1m", "bookcrossing"),
-    "protocol": ("leave-one-out", "leave-one-out, ties reversed", "leave-one-out, ties at random", "rolling"),
+    "protocol": tuple(split + ties for split in ("rolling", "leave-one-out")
+                      for ties in ("", ", ties reversed", ", ties at random")),
     "backbone": ("MF", "LightGCN", "MixGCF", "SGL", "SASRec", "BERT4Rec", "CL4SRec",
                  "DeepFM", "NFM", "DCN", "AFM", "xDeepFM", "AutoInt"),
-    "method": ("Base", "IFT", "Llama4Rec", "w/o DA", "w/o PA", "w/o AA", "random DA"),
+    "row": _ROWS,
+    "compared_with": _ROWS,
     "metric": ("HR@3", "NDCG@3", "HR@5", "NDCG@5", "RMSE", "MAE"),
 }  # fmt: skip
 
 
-# --- rows ------------------------------------------------------------------------------------------
+# --- lines -----------------------------------------------------------------------------------------
 
 
-def build(
-    per_user: pd.DataFrame,
-    *,
-    preset: str,
-    llm: str,
-    compared_with: Mapping[tuple[str, str, str], str] | None = None,
-    draws: int = 2_000,
-    seed: int = 0,
-) -> pd.DataFrame:
-    """Rows (columns `COLUMNS`) of one table from per-user metrics.
+def build(per_user: pd.DataFrame, preset: Preset, *, llm: bool = True, seed: int = 0) -> pd.DataFrame:
+    """The lines (columns `COLUMNS`) of one table.
 
-    `per_user` has one row for each dataset, protocol, backbone, method, seed and user. Every further column is a
-    metric, averaged over the user's cases; MSE holds mean *squared* errors and is reported as RMSE. Four optional
-    columns are settings: alpha_1, alpha_2, mode, and `changed`, which is 1 where the user's top 5 differs from the
-    backbone's and NaN where the LLM was not asked; its mean is `users_changed`. `compared_with` names, per (dataset,
-    protocol, backbone), the baseline that was best on validation; every method that is no baseline is compared with it.
+    `per_user` has one line for each dataset, protocol, backbone, row, seed and user: the columns `PER_USER`, of which
+    `cases` counts the user's cases. Every further column is a metric, averaged over these cases; MSE holds mean
+    *squared* errors and is reported as RMSE. Four optional columns are settings: alpha_1, alpha_2, mode, and `changed`,
+    which is 1 where the user's top 5 differs from the backbone's and NaN where nobody was asked; its mean is
+    `users_changed`. `llm=False` says that there is no LLM in the run at all.
 
     `value` and `std` are over seeds (one seed has no std). `hits` counts the users with a hit, averaged over seeds.
-    The intervals and `p_users` are over users. `p_users` is Holm-corrected over all rows returned here, so call this
-    once per table. Raises ValueError where columns are missing, where the methods and seeds of a backbone differ in
-    users, where a metric is missing, and where a baseline in `compared_with` has no rows.
+    Intervals and `p_users` are over users. Every row but Base is compared with Base, in pairs: `diff`, `gain` (diff
+    divided by Base's value) and `mde`, the smallest difference that could have been seen. `p_users` is Holm-corrected
+    over all lines returned here, so call this once per table. Raises ValueError where columns are missing, where rows
+    or seeds of a backbone differ in users or in cases, where a metric is missing, and where there is no Base.
     """
+    lines = [line for place, frame in _places(per_user) for line in _lines(place, frame, preset.evaluation.draws, seed)]
+    table = pd.DataFrame(lines, columns=COLUMNS).assign(**_about(preset, llm))
+    table["tuning"] = [TUNING[preset.tuning.method] if llm and _has_llm(row) else "" for row in table["row"]]
+    table["candidates"] = np.where(table["metric"].isin(["RMSE", "MAE"]), np.nan, preset.prompts.candidates)
+    table["p_users"] = holm(table["p_users"].astype(float))
+    return in_order(table)
+
+
+def compare_rows(
+    per_user: pd.DataFrame, pairs: Sequence[tuple[str, str]], preset: Preset, *, seed: int = 0
+) -> pd.DataFrame:
+    """Paired differences between rows: columns `PAIR_COLUMNS`, one line for each place, pair and metric.
+
+    `per_user` is that of `build`; it may hold several tasks. A pair (row, compared with) is left out where a backbone
+    lacks one of the two. `gain` is the difference divided by the second row's value. `p_users` is Holm-corrected over
+    all lines returned. Raises ValueError as `build` does, and for a pair that no backbone has.
+    """
+    lines, made = [], set()
+    for place, frame in _places(per_user):
+        for column, values in _measured(place, frame).items():
+            for pair in pairs:
+                if values.keys() >= set(pair):
+                    made.add(pair)
+                    ours, theirs = (values[name] for name in pair)
+                    found = _against(ours, theirs, column == "MSE", preset.evaluation.draws, seed)
+                    lines.append(_counts(place, frame, len(ours)) | found | {
+                        "row": pair[0], "compared_with": pair[1], "metric": "RMSE" if column == "MSE" else column,
+                    })  # fmt: skip
+    for pair in pairs:
+        if pair not in made:
+            raise ValueError(f"no backbone has both rows of the pair {pair[0]!r}, {pair[1]!r}")
+    table = pd.DataFrame(lines, columns=PAIR_COLUMNS).assign(**_about(preset, llm=True))
+    table["p_users"] = holm(table["p_users"].astype(float))
+    return in_order(table, PAIR_KEY)
+
+
+def pairs_of(rows: Sequence[str]) -> list[tuple[str, str]]:
+    """Llama4Rec with each of its ablations, controls and second opinions among `rows`."""
+    others = [row for row in dict.fromkeys(rows) if row not in ("Base", "IFT", "Llama4Rec")]
+    return [("Llama4Rec", other) for other in others]
+
+
+def _places(per_user: pd.DataFrame):
     for column in PER_USER:
         if column not in per_user.columns:
             raise ValueError(f"the per-user frame lacks the column {column!r}; it needs {', '.join(PER_USER)}")
     if "RMSE" in per_user.columns:
         raise ValueError("the per-user column RMSE should be MSE, mean squared errors: the root comes after averaging")
-    compared_with = dict(compared_with or {})
-    rows = []
-    for place, frame in per_user.groupby(PLACE, sort=False):
-        rows += _rows(place, frame, compared_with.pop(place, None), draws, seed)
-    if compared_with:
-        raise ValueError(f"compared_with names {' / '.join(next(iter(compared_with)))}, which has no rows")
-    table = pd.DataFrame(rows, columns=COLUMNS).assign(preset=preset, llm=llm)
-    table["p_users"] = holm(table["p_users"].astype(float))
-    return in_order(table)
+    return per_user.groupby(PLACE, sort=False)
 
 
-def _rows(place: tuple[str, str, str], frame: pd.DataFrame, baseline: str | None, draws: int, seed: int) -> list[dict]:
-    """The rows of one dataset, protocol and backbone."""
+def _about(preset: Preset, llm: bool) -> dict[str, str]:
+    name = Path(preset.llm).name if Path(preset.llm).is_absolute() else preset.llm
+    return {"preset": preset.name, "commit": paths.commit(), "llm": name if llm else ""}
+
+
+def _has_llm(row: str) -> bool:
+    return row != "Base" and not row.startswith(SECOND_OPINION)
+
+
+def _measured(place: tuple[str, str, str], frame: pd.DataFrame) -> dict[str, dict[str, np.ndarray]]:
+    """Of one dataset, protocol and backbone: metric column -> row -> values [S, U], seeds and users in order."""
     where = " / ".join(place)
     users = _same_users(frame, where)
-    methods = {name: part.sort_values(["seed", "user"]) for name, part in frame.groupby("method", sort=False)}
-    if baseline is not None and baseline not in methods:
-        raise ValueError(f"{where} should be compared with {baseline!r}, which has no rows")
+    parts = {name: part.sort_values(["seed", "user"]) for name, part in frame.groupby("row", sort=False)}
+    measured = {}
+    for column in frame.columns.difference([*PER_USER, *SETTINGS], sort=False):
+        if frame[column].isna().all():  # a metric of another task
+            continue
+        measured[column] = {}
+        for name, part in parts.items():
+            values = part[column].to_numpy(dtype=float).reshape(-1, len(users))
+            for number, user in np.argwhere(np.isnan(values)):
+                raise ValueError(f"{where}: {name} has no {column} for user {users[user]} (seed number {number + 1})")
+            measured[column][name] = values
+    return measured
 
-    def values(method: str, metric: str) -> np.ndarray:  # [S, U]
-        array = methods[method][metric].to_numpy(dtype=float).reshape(-1, len(users))
-        for row, column in np.argwhere(np.isnan(array)):
-            raise ValueError(f"{where}: {method} has no {metric} for user {users[column]} (seed number {row + 1})")
-        return array
 
-    rows = []
-    for method, part in methods.items():
-        for column in frame.columns.difference([*PER_USER, *SETTINGS], sort=False):
-            if frame[column].isna().all():  # a metric of another task
-                continue
-            ours, root = values(method, column), column == "MSE"
-            metric = "RMSE" if root else column
+def _lines(place: tuple[str, str, str], frame: pd.DataFrame, draws: int, seed: int) -> list[dict]:
+    """The lines of one dataset, protocol and backbone."""
+    lines, parts = [], dict(list(frame.groupby("row", sort=False)))
+    for column, values in _measured(place, frame).items():
+        if "Base" not in values:
+            raise ValueError(f"{' / '.join(place)} has no row Base, with which every other row is compared")
+        root = column == "MSE"
+        metric = "RMSE" if root else column
+        for name, ours in values.items():
             overall = estimate(ours, root, draws, seed)
-            by_seed = np.sqrt(ours.mean(axis=1)) if root else ours.mean(axis=1)  # [S]
-            row = dict(zip(PLACE, place, strict=True)) | _settings(part) | {
-                "method": method,
+            line = _counts(place, frame, len(ours)) | _settings(parts[name]) | {
+                "row": name,
                 "metric": metric,
                 "value": overall.value,
-                "std": by_seed.std(ddof=1) if len(ours) > 1 else np.nan,
-                "seeds": len(ours),
-                "users": len(users),
+                "std": _by_seed(ours, root).std(ddof=1) if len(ours) > 1 else np.nan,
                 "hits": (ours > 0).sum() / len(ours) if column.startswith(("HR@", "NDCG@")) else np.nan,
                 "ci_low": overall.ci_low,
                 "ci_high": overall.ci_high,
-                "paper_value": paper_value(place[0], place[2], method, metric, place[1]),
+                "paper_value": paper_value(place[0], place[2], name, metric, place[1]),
             }  # fmt: skip
-            if baseline is not None and method not in (*BASELINES, baseline):
-                gain = compare(ours, values(baseline, column), root, draws, seed)
-                row |= {
-                    "compared_with": baseline,
-                    "diff": gain.diff,
-                    "diff_ci_low": gain.ci_low,
-                    "diff_ci_high": gain.ci_high,
-                    "p_seeds": gain.p_seeds if set(part["seed"]) == set(methods[baseline]["seed"]) else np.nan,
-                    "p_users": gain.p_users,
-                }
-            rows.append(row)
-    return rows
+            if name != "Base":
+                line |= _against(ours, values["Base"], root, draws, seed) | {"compared_with": "Base"}
+                if set(parts[name]["seed"]) != set(parts["Base"]["seed"]):
+                    line["p_seeds"] = np.nan
+            lines.append(line)
+    return lines
+
+
+def _against(ours: np.ndarray, theirs: np.ndarray, root: bool, draws: int, seed: int) -> dict[str, float]:
+    """The paired difference of two rows' values [S, U]."""
+    found, value = compare(ours, theirs, root, draws, seed), _by_seed(theirs, root).mean()
+    return {
+        "diff": found.diff,
+        "diff_ci_low": found.ci_low,
+        "diff_ci_high": found.ci_high,
+        "gain": found.diff / value if value else np.nan,
+        "p_seeds": found.p_seeds,
+        "p_users": found.p_users,
+        "mde": found.mde,
+    }
+
+
+def _counts(place: tuple[str, str, str], frame: pd.DataFrame, seeds: int) -> dict:
+    users = frame.drop_duplicates("user")
+    return dict(zip(PLACE, place, strict=True)) | {
+        "seeds": seeds, "users": len(users), "cases": users["cases"].sum(),
+    }  # fmt: skip
+
+
+def _by_seed(values: np.ndarray, root: bool) -> np.ndarray:
+    """The metric of each seed [S], of values [S, U]."""
+    return np.sqrt(values.mean(axis=1)) if root else values.mean(axis=1)
 
 
 def _same_users(frame: pd.DataFrame, where: str) -> np.ndarray:
-    """The sorted users of a frame, after checking that every method and seed has each of them exactly once."""
+    """The sorted users of a frame, after checking that every row and seed has each exactly once, with the same number
+    of cases."""
     users = np.sort(frame["user"].unique())
-    for (method, seed), part in frame.groupby(["method", "seed"]):
+    for (name, seed), part in frame.groupby(["row", "seed"]):
         twice = part.loc[part["user"].duplicated(), "user"]
         if len(twice):
-            raise ValueError(f"{where}: {method} has user {twice.iloc[0]} twice for seed {seed}")
+            raise ValueError(f"{where}: {name} has user {twice.iloc[0]} twice for seed {seed}")
         if len(part) != len(users):
             lost = np.setdiff1d(users, part["user"])[0]
-            raise ValueError(f"{where}: {method}, seed {seed} lacks user {lost}; all rows need the same users")
+            raise ValueError(f"{where}: {name}, seed {seed} lacks user {lost}; all rows need the same users")
+    counts = frame.groupby("user")["cases"].nunique()
+    if (counts != 1).any():
+        raise ValueError(f"{where}: rows differ in the cases of user {counts.index[counts != 1][0]}; compared rows "
+                         "need the same cases")  # fmt: skip
     return users
 
 
 def _settings(part: pd.DataFrame) -> dict:
-    """alpha_1, alpha_2, mode as text ("0.3/0.5" where seeds chose differently) and users_changed, of one method."""
+    """alpha_1, alpha_2, mode as text ("0.3/0.5" where seeds chose differently) and users_changed, of one row."""
     settings = {}
     for name in {"alpha_1", "alpha_2", "mode"} & set(part.columns):
         chosen = sorted(part[name].dropna().unique())
         settings[name] = "/".join(value if isinstance(value, str) else f"{value:g}" for value in chosen)
     if "changed" in part:
-        settings["users_changed"] = part["changed"].astype(float).mean()  # of the users about whom the LLM was asked
+        settings["users_changed"] = part["changed"].astype(float).mean()  # of the users about whom someone was asked
     return settings
 
 
@@ -161,32 +242,32 @@ def caption(task: Task, preset: Preset, dataset: str, protocol: str, n_users: in
     asked = f", LLM {preset.llm}; where it says no LLM: backbones alone, all users, and other protocols"
     where = f"{dataset} ({protocol})" if protocol else dataset
     said = f"Table {task.number} of the paper, {task.what}, on {where}{asked}. "
+    blended = (
+        "Llama4Rec is equation 6 of the augmented backbone and the LLM tuned on augmented prompts; Base + ... is "
+        "equation 6 of the backbone and a model that is no LLM. "
+    )
     if task.root:
         count = preset.evaluation.rating_users
         of = "all users"
         if count is not None:
             of = f"the same {min(count, n_users)} users, drawn at random, in every row of an LLM's run"
-        return said + (
-            f"Ratings of {of}; Base is the backbone, IFT the tuned LLM alone, "
-            "Llama4Rec equation 6 of both after mutual augmentation."
-        )
+        return said + f"Ratings of {of}. Base is the backbone, IFT the tuned LLM alone. " + blended.rstrip()
     return said + (
-        f"All {n_users} users, ranked over all items not seen before; Base is the backbone, IFT its top "
-        f"{preset.prompts.candidates} in the tuned LLM's order, Llama4Rec equation 6 of the augmented backbone and the "
-        "LLM tuned on augmented prompts. The LLM was asked only about lists that hold their target: for the others no "
-        "order can change these metrics; 'top 5 changed' is the share of the users asked about whose first five differ "
-        "from Base's."
+        f"All {n_users} users, ranked over all items not seen before. Base is the backbone, IFT its top "
+        f"{preset.prompts.candidates} in the tuned LLM's order. {blended}"
+        "The LLM was asked only about lists that hold their target: for the others no order can change these metrics; "
+        "'top 5 changed' is the share of the users asked about whose first five differ from Base's."
     )
 
 
-def in_order(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows in the paper's order of data sets, backbones, methods and metrics, by the key columns there are."""
+def in_order(table: pd.DataFrame, key: Sequence[str] = KEY) -> pd.DataFrame:
+    """The lines in the order of data sets, backbones, rows and metrics, by the columns of `key` that there are."""
 
     def rank(column: pd.Series) -> pd.Series:
         known = {name.lower(): f"{i:03d}" for i, name in enumerate(_ORDER.get(column.name, ()))}
         return column.map(lambda name: known.get(name.lower(), "999" + name))
 
-    keys = [column for column in KEY if column in table.columns]
+    keys = [column for column in key if column in table.columns]
     return table.sort_values(keys, key=rank, kind="stable", ignore_index=True)
 
 
@@ -197,80 +278,102 @@ def write(table: pd.DataFrame, path, caption: str) -> None:
     """Write `table` to `path` (.csv) and its Markdown twin beside it (.md), each whole or not at all.
 
     `caption` is one paragraph that says what the table shows. Raises ValueError where columns are missing or a key
-    stands in two rows.
+    stands in two lines.
     """
     path = Path(path)
-    for column in COLUMNS:
-        if column not in table.columns:
-            raise ValueError(f"{path.name}: the table lacks the column {column!r}")
-    text = in_order(table[COLUMNS]).astype(object)
-    for column in COLUMNS:
-        text[column] = [_number(x, _DECIMALS.get(column)) for x in text[column]]
-    twice = text[text.duplicated(KEY)]
-    if len(twice):
-        raise ValueError(f"{path.name}: two rows for {' / '.join(twice[KEY].iloc[0])}; a key may stand in one row")
+    text = _as_text(table, path, COLUMNS, KEY)
     write_text(path, text.to_csv(index=False, lineterminator="\n"))
     write_text(path.with_suffix(".md"), markdown(_parsed(text, path), caption))
+
+
+def write_pairs(pairs: pd.DataFrame, path) -> None:
+    """Write what `compare_rows` gives to `path` (.csv). Raises ValueError as `write` does."""
+    text = _as_text(pairs, Path(path), PAIR_COLUMNS, PAIR_KEY)
+    write_text(Path(path), text.to_csv(index=False, lineterminator="\n"))
 
 
 def read(path) -> pd.DataFrame:
     """A table from its CSV: numbers as float64 (NaN where empty), names and alphas as str ("" where empty).
 
-    Raises ValueError where the columns are not `COLUMNS`, a key stands in two rows, or a number cannot be read.
+    Raises ValueError where the columns are not `COLUMNS`, a key stands in two lines, or a number cannot be read.
     """
     path = Path(path)
-    return _parsed(_read_text(path), path)
+    return _parsed(_read_text(path, COLUMNS, KEY), path)
 
 
-def publish(run_tables, committed_dir, captions: Mapping[str, str] | None = None) -> pd.DataFrame:
-    """Merge every CSV of the folder `run_tables` into the CSV of that name in `committed_dir`; renew the twins.
+def publish(run_tables, committed_dir) -> pd.DataFrame:
+    """Merge every table (table_*.csv, pairs.csv) of the folder `run_tables` into the CSV of that name in
+    `committed_dir`; renew the twins.
 
-    `KEY` identifies a row. The preset is part of it, so a newcomer's one-seed `quick` row stands beside a five-seed
-    `laptop` row, and only a rerun of the same preset replaces a row. Committed rows that the run does not have stay.
-    The caption is `captions[name]`, or the run's own. Returns what happened: columns table, KEY, action (added |
-    replaced | unchanged), seeds_before, seeds_after. Raises ValueError where there is no table or one cannot be read;
-    then nothing is written.
+    `KEY` (`PAIR_KEY`) tells lines apart. The preset is part of it, so a newcomer's one-seed `quick` line stands beside
+    a five-seed `laptop` line, and only a rerun of the same preset replaces a line. Committed lines that the run does
+    not have stay. The caption is the run's. Returns what happened: columns table, KEY, action (added | replaced |
+    unchanged), seeds_before, seeds_after. Raises ValueError where there is no table or one cannot be read; then nothing
+    is written.
     """
     run_tables, committed_dir = Path(run_tables), Path(committed_dir)
-    sources = sorted(run_tables.glob("*.csv"))
+    sources = sorted(run_tables.glob("table_*.csv"))
     if not sources:
-        raise ValueError(f"{run_tables} holds no table to publish (no .csv file)")
+        raise ValueError(f"{run_tables} holds no table to publish (no table_*.csv file)")
     merged, actions = [], []
     for source in sources:  # everything is read and checked before anything is written
         target, twin = committed_dir / source.name, source.with_suffix(".md")
-        before, after = (_by_key(path) if path.exists() else {} for path in (target, source))
-        for key, row in after.items():
-            action = "added" if key not in before else "unchanged" if before[key] == row else "replaced"
-            seeds = (rows[key][COLUMNS.index("seeds")] if key in rows else "" for rows in (before, after))
+        before, after = (_by_key(path, COLUMNS, KEY) for path in (target, source))
+        for key, line in after.items():
+            action = "added" if key not in before else "unchanged" if before[key] == line else "replaced"
+            seeds = (lines[key]["seeds"] if key in lines else "" for lines in (before, after))
             actions.append((source.stem, *key, action, *seeds))
-        table = pd.DataFrame((before | after).values(), columns=COLUMNS, dtype=str)
         own = twin.read_text(encoding="utf-8").split("\n\n", 1)[0] if twin.exists() else source.stem
-        merged.append((_parsed(table, target), target, (captions or {}).get(source.stem, own)))
-    for table, target, caption in merged:
-        write(table, target, caption)
+        merged.append((_parsed(_joined(before, after, COLUMNS), target), target, own))
+    pairs, target = run_tables / "pairs.csv", committed_dir / "pairs.csv"
+    both = _joined(*(_by_key(path, PAIR_COLUMNS, PAIR_KEY) for path in (target, pairs)), PAIR_COLUMNS)
+    for table, path, caption in merged:
+        write(table, path, caption)
+    if len(both):
+        write_pairs(_parsed(both, target), target)
     return pd.DataFrame(actions, columns=["table", *KEY, "action", "seeds_before", "seeds_after"])
 
 
-def _by_key(path: Path) -> dict[tuple, tuple]:
-    return {row[: len(KEY)]: row for row in _read_text(path).itertuples(index=False, name=None)}
-
-
-def _read_text(path: Path) -> pd.DataFrame:
-    text = pd.read_csv(path, dtype=str, keep_default_na=False)
-    if list(text.columns) != COLUMNS:
-        wrong = [*text.columns.difference(COLUMNS, False), *pd.Index(COLUMNS).difference(text.columns), "the order"][0]
-        raise ValueError(f"{path.name}: the columns of a table are {', '.join(COLUMNS)}; the fault is {wrong!r}")
-    twice = np.flatnonzero(text.duplicated(KEY))
+def _as_text(table: pd.DataFrame, path: Path, columns: list[str], key: list[str]) -> pd.DataFrame:
+    """The cells of a file, in order."""
+    for column in columns:
+        if column not in table.columns:
+            raise ValueError(f"{path.name}: the table lacks the column {column!r}")
+    text = in_order(table[columns], key).astype(object)
+    for column in columns:
+        text[column] = [_number(x, _DECIMALS.get(column)) for x in text[column]]
+    twice = text[text.duplicated(key)]
     if len(twice):
-        key = " / ".join(text[KEY].iloc[twice[0]])
-        raise ValueError(f"{path.name}, line {twice[0] + 2}: this key already stands further up: {key}")
+        raise ValueError(f"{path.name}: two lines for {' / '.join(twice[key].iloc[0])}; a key may stand in one line")
+    return text
+
+
+def _by_key(path: Path, columns: list[str], key: list[str]) -> dict[tuple, dict]:
+    """The lines of a file, as text; none where there is no file."""
+    lines = _read_text(path, columns, key).to_dict("records") if path.exists() else []
+    return {tuple(line[column] for column in key): line for line in lines}
+
+
+def _joined(before: dict[tuple, dict], after: dict[tuple, dict], columns: list[str]) -> pd.DataFrame:
+    return pd.DataFrame(list((before | after).values()), columns=columns, dtype=str)
+
+
+def _read_text(path: Path, columns: list[str], key: list[str]) -> pd.DataFrame:
+    text = pd.read_csv(path, dtype=str, keep_default_na=False)
+    if list(text.columns) != columns:
+        wrong = [*text.columns.difference(columns, False), *pd.Index(columns).difference(text.columns), "the order"][0]
+        raise ValueError(f"{path.name}: the columns of a table are {', '.join(columns)}; the fault is {wrong!r}")
+    twice = np.flatnonzero(text.duplicated(key))
+    if len(twice):
+        found = " / ".join(text[key].iloc[twice[0]])
+        raise ValueError(f"{path.name}, line {twice[0] + 2}: this key already stands further up: {found}")
     return text
 
 
 def _parsed(text: pd.DataFrame, path: Path) -> pd.DataFrame:
     """Text cells -> float64 where the column is a number, NaN where it is empty."""
     numbers = {}
-    for column in _DECIMALS:
+    for column in text.columns.intersection(list(_DECIMALS)):
         try:
             numbers[column] = text[column].replace("", "nan").astype(float)
         except ValueError as error:
@@ -292,58 +395,109 @@ def _number(x, decimals: int | None) -> str:
 
 
 def markdown(table: pd.DataFrame, caption: str) -> str:
-    """The table for a person: methods side by side with intervals, the paper's numbers below, then the comparisons."""
+    """The table for a person: few rows side by side with the paper's numbers below, many rows one below the other."""
     parts = [" ".join(caption.split())]
-    for (preset, llm, dataset, protocol), rows in in_order(table).groupby(KEY[:4], sort=False):
-        parts.append(f"## {dataset}, {protocol}: preset {preset}, {f'LLM {llm}' if llm else 'no LLM'}")
+    for (preset, llm, dataset, protocol), lines in in_order(table).groupby(KEY[:4], sort=False):
+        tuned = ", ".join(each for each in lines["tuning"].unique() if each)
+        asked = f"LLM {llm}{f' ({tuned})' if tuned else ''}" if llm else "no LLM"
+        parts.append(f"## {dataset}, {protocol}: preset {preset}, {asked}")
+        cases = f", {_span(lines['cases'])} cases" if lines["cases"].notna().all() else ""
         parts.append(
-            f"{_span(rows['users'])} users, seeds: {_span(rows['seeds'])}. Each cell: mean over seeds "
-            "[95% interval over users], for HR also users hit / users."
+            f"{_span(lines['users'])} users{cases}, seeds: {_span(lines['seeds'])}. Values are means over seeds with "
+            "95% intervals over users. Gains are paired differences, divided by the value of the row compared with."
         )
-        parts.append(_grid(rows))
-        compared = rows[rows["diff"].notna()]
+        if lines.groupby("backbone")["row"].nunique().max() > 4:
+            parts.append(
+                "p pairs users and is Holm-corrected within the table. mde is the smallest gain that could have been "
+                "seen with 80% power."
+            )
+            parts += [_long(backbone, each) for backbone, each in lines.groupby("backbone", sort=False)]
+            continue
+        parts.append(_grid(lines))
+        compared = lines[lines["diff"].notna()]
         if len(compared):
-            parts.append("Against the best baseline on validation (p over users is Holm-corrected within the table):")
+            parts.append("In pairs (p over users is Holm-corrected within the table):")
             parts.append(_comparisons(compared))
     return "\n\n".join(parts) + "\n"
 
 
-def _grid(rows: pd.DataFrame) -> str:
-    """One line per backbone and metric, a column per method, and below each line the paper's where it has any."""
-    methods = list(in_order(rows[["method"]].drop_duplicates())["method"])
-    lines = [["backbone", "metric", *methods]]
-    for (backbone, metric), cells in rows.groupby(["backbone", "metric"], sort=False):
-        cells = cells.set_index("method").reindex(methods).assign(metric=metric)
-        lines.append([backbone, metric, *map(_cell, cells.itertuples())])
-        if cells["paper_value"].notna().any():
-            lines.append(["", "*paper*", *(_number(x, 4) for x in cells["paper_value"])])
-    return _aligned(lines)
-
-
-def _cell(row) -> str:
-    if pd.isna(row.value):
-        return ""
-    hits = f" {row.hits:g}/{row.users:g}" if row.metric.startswith("HR@") else ""
-    return f"{_number(row.value, 4)} [{_number(row.ci_low, 4)}, {_number(row.ci_high, 4)}]{hits}"
-
-
-def _comparisons(rows: pd.DataFrame) -> str:
-    lines = [["backbone", "method", "against", "metric", "difference [95% interval]", "p over users", "p over seeds",
-              "top 5 changed", "alpha_1", "alpha_2", "mode"]]  # fmt: skip
-    for row in rows.itertuples():
-        lines.append([
-            row.backbone, row.method, row.compared_with, row.metric,
-            f"{_signed(row.diff)} [{_signed(row.diff_ci_low)}, {_signed(row.diff_ci_high)}]",
-            _p(row.p_users), _p(row.p_seeds), "" if pd.isna(row.users_changed) else f"{row.users_changed:.0%}",
-            *("" if pd.isna(x) else str(x) for x in (row.alpha_1, row.alpha_2, row.mode)),
+def _long(backbone: str, lines: pd.DataFrame) -> str:
+    """One backbone's rows one below the other: the main metric with all about it, then the other metrics."""
+    lines = lines.assign(main=lines["metric"].isin(MAIN))
+    main, others = (lines[lines["main"] == which] for which in (True, False))
+    first = [["row", f"{main['metric'].iloc[0]} [95% interval]", "gain over Base [95% interval]", "p", "mde",
+              "top 5 changed", "alpha_1", "alpha_2", "paper"]]  # fmt: skip
+    for line in main.itertuples():
+        first.append([
+            line.row, _cell(line), gain_text(line), _p(line.p_users), _percent(_relative(line.mde, line)),
+            _percent(line.users_changed), *_settings_text(line)[:2], _number(line.paper_value, 4),
         ])  # fmt: skip
-    columns = [column for column in zip(*lines, strict=True) if any(column[1:])]
-    return _aligned(list(zip(*columns, strict=True)))
+    metrics = list(others["metric"].unique())
+    second = [["row", *(f"{metric} (gain)" for metric in metrics)]]
+    for row, cells in others.groupby("row", sort=False):
+        cells = cells.set_index("metric").reindex(metrics)
+        second.append([row, *(
+            _number(each.value, 4) + (f" ({signed_percent(each.gain)})" if pd.notna(each.gain) else "")
+            for each in cells.itertuples()
+        )])  # fmt: skip
+    return "\n\n".join([f"### {backbone}", _aligned(_filled(first)), *([_aligned(second)] if metrics else [])])
 
 
-def _signed(x: float) -> str:
-    text = _number(x, 4)
-    return text if text.startswith("-") else f"+{text}"
+def _grid(lines: pd.DataFrame) -> str:
+    """One line per backbone and metric, a column per row, and below each line the paper's where it has any."""
+    rows = list(in_order(lines[["row"]].drop_duplicates())["row"])
+    out = [["backbone", "metric", *rows]]
+    for (backbone, metric), cells in lines.groupby(["backbone", "metric"], sort=False):
+        cells = cells.set_index("row").reindex(rows)
+        out.append([backbone, metric, *map(_cell, cells.itertuples())])
+        if cells["paper_value"].notna().any():
+            out.append(["", "*paper*", *(_number(x, 4) for x in cells["paper_value"])])
+    return _aligned(out)
+
+
+def _cell(line) -> str:
+    return "" if pd.isna(line.value) else f"{line.value:.4f} [{_number(line.ci_low, 4)}, {_number(line.ci_high, 4)}]"
+
+
+def _comparisons(lines: pd.DataFrame) -> str:
+    out = [["backbone", "row", "against", "metric", "gain [95% interval]", "p over users", "p over seeds", "mde",
+            "top 5 changed", "alpha_1", "alpha_2", "mode"]]  # fmt: skip
+    for line in lines.itertuples():
+        out.append([
+            line.backbone, line.row, line.compared_with, line.metric, gain_text(line), _p(line.p_users),
+            _p(line.p_seeds), _percent(_relative(line.mde, line)), _percent(line.users_changed),
+            *_settings_text(line),
+        ])  # fmt: skip
+    return _aligned(_filled(out))
+
+
+def gain_text(line) -> str:
+    """The gain of a line and its interval in percent, "+3.1% [-1.0%, +7.2%]"; "" where it was not compared, or with 0.
+
+    The interval is the difference's, divided by the same value as the gain.
+    """
+    if pd.isna(line.gain):
+        return ""
+    gain, low, high = (signed_percent(_relative(x, line)) for x in (line.diff, line.diff_ci_low, line.diff_ci_high))
+    return f"{gain} [{low}, {high}]"
+
+
+def _relative(x: float, line) -> float:
+    """Part of the value that the line was compared with."""
+    return np.nan if pd.isna(line.gain) else x / (line.value - line.diff)
+
+
+def signed_percent(x: float) -> str:
+    text = _number(100 * x, 1)
+    return f"{text if text.startswith('-') else f'+{text}'}%"
+
+
+def _percent(x: float) -> str:
+    return "" if pd.isna(x) else f"{x:.1%}"
+
+
+def _settings_text(line) -> list[str]:
+    return ["" if pd.isna(x) else str(x) for x in (line.alpha_1, line.alpha_2, line.mode)]
 
 
 def _p(p: float) -> str:
@@ -355,7 +509,13 @@ def _span(counts: pd.Series) -> str:
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
-def _aligned(lines) -> str:
+def _filled(lines: list[list[str]]) -> list[list[str]]:
+    """Without the columns that hold nothing below their heading."""
+    columns = [column for column in zip(*lines, strict=True) if any(column[1:])]
+    return [list(line) for line in zip(*columns, strict=True)]
+
+
+def _aligned(lines: list[list[str]]) -> str:
     """A Markdown table whose columns also line up as plain text."""
     lines = [[cell.replace("|", "\\|") for cell in line] for line in lines]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]

@@ -1,9 +1,10 @@
 """Base rows: a backbone alone, measured on test, also under another protocol or order of ties. No LLM is needed.
 
-    python scripts/base_rows.py PRESET VARIANT BACKBONE SEED    base/VARIANT/BACKBONE-sSEED.parquet, with its curve
+    python scripts/base_rows.py PRESET VARIANT BACKBONE SEED    base/VARIANT/BACKBONE-sSEED.parquet, its curve (.csv)
+                                                                and the record of this look at test (.json)
     python scripts/base_rows.py PRESET tables                   Tables 2-4 of all Base rows made so far, in base/
 
-VARIANT: as-set (the preset's own split), rolling, ties-reverse or ties-random.
+VARIANT: as-set (the preset's own split), leave-one-out or rolling (whichever that is not), ties-reverse or ties-random.
 """
 
 import argparse
@@ -20,11 +21,13 @@ from llama4rec_core.data import cases
 from llama4rec_core.data.dataset import read_dataset
 from llama4rec_core.data.prepared import prepare
 from llama4rec_core.files import write_frame, write_json
+from llama4rec_core.looks import look
 from llama4rec_core.run import Run
 from llama4rec_core.tasks import TASKS
 
 VARIANTS = {  # what differs from the preset's data settings
     "as-set": {},
+    "leave-one-out": {"protocol": "leave-one-out"},
     "rolling": {"protocol": "rolling"},
     "ties-reverse": {"tie_break": "reverse"},
     "ties-random": {"tie_break": "random"},
@@ -32,7 +35,12 @@ VARIANTS = {  # what differs from the preset's data settings
 
 
 def row(run: Run, variant: str, name: str, seed: int) -> None:
-    """Fit a backbone, measure it on test, write the per-user metrics and the curve of training."""
+    """Fit a backbone, measure it on test, write the per-user metrics, the curve of training and the look at test.
+
+    Raises ValueError for the variant that is the preset's own protocol: its rows are those of "as-set".
+    """
+    if variant == run.preset.data.protocol:
+        raise ValueError(f"preset {run.preset.name} is {variant} as set: ask for the variant as-set")
     preset = replace(run.preset, data=replace(run.preset.data, **VARIANTS[variant]))
     ready, task = prepare(read_dataset(run.path("data")), preset), TASKS[task_of(name)]
     torch.set_num_threads(1)
@@ -47,10 +55,12 @@ def row(run: Run, variant: str, name: str, seed: int) -> None:
     else:
         rank = evaluation.target_rank(known.items, known.cases["item"].to_numpy())
         frame = evaluation.ranking_metrics(rank, known.cases["user"])
-    about = {"dataset": ready.dataset.name, "protocol": ready.protocol, "backbone": name, "method": "Base"}
+    about = {"dataset": ready.dataset.name, "protocol": ready.protocol, "backbone": name, "row": "Base", "seed": seed}
     place = run.path(f"base/{variant}/{name}-s{seed}")
+    counted = frame["user"].map(known.cases["user"].value_counts())
+    write_json(place.with_suffix(".json"), look(run, f"{name}-s{seed} Base, {ready.protocol}", "Base rows"))
     write_frame(place.with_suffix(".csv"), fitted.log)
-    write_frame(place.with_suffix(".parquet"), frame.assign(**about, seed=seed))
+    write_frame(place.with_suffix(".parquet"), frame.assign(**about, cases=counted))
 
 
 def all_tables(run: Run) -> None:
@@ -64,7 +74,7 @@ def all_tables(run: Run) -> None:
             logs.setdefault(name, []).append(pd.read_csv(path.with_suffix(".csv")))
     for name, found in frames.items():
         task, per_user = TASKS[name], pd.concat(found, ignore_index=True)
-        table = tables.build(per_user, preset=run.preset.name, llm="", draws=run.preset.evaluation.draws)
+        table = tables.build(per_user, run.preset, llm=False)
         caption = tables.caption(task, run.preset, per_user["dataset"].iloc[0], "", per_user["user"].nunique())
         tables.write(table, run.path(f"base/{task.table}.csv"), caption)
         print(run.path(f"base/{task.table}.md").read_text(encoding="utf-8"), flush=True)

@@ -1,21 +1,25 @@
 """Show a run's tables, or merge them into what is committed.
 
 python scripts/publish.py PRESET show       print the run's tables
-python scripts/publish.py PRESET merge      tables, figures and record into results/, rows into the README
+python scripts/publish.py PRESET merge      tables, figures, record and looks at test into results/, rows into README
 """
 
 import argparse
 import shutil
+from pathlib import Path
 
 import pandas as pd
 
-from llama4rec_core import paths, tables
-from llama4rec_core.files import write_text
+from llama4rec_core import looks, paths, tables
+from llama4rec_core.files import read_json, write_text
+from llama4rec_core.paper import paper_value
 from llama4rec_core.run import Run
 from llama4rec_core.tasks import TASKS
 
 MARKERS = ("<!-- results: written by snakemake publish -->", "<!-- end of results -->")
 SHOWN = ("HR@5", "NDCG@5", "RMSE", "MAE")
+ROWS = ("Base", "IFT", "Llama4Rec")
+LOOKS = "[test_looks.csv](results/test_looks.csv)"
 
 
 def show(run: Run) -> None:
@@ -27,14 +31,16 @@ def show(run: Run) -> None:
 
 
 def merge(run: Run) -> pd.DataFrame:
-    """Merge by key into `results/tables/`; figures and records are copied beside them. Raises ValueError where the run
-    has no table."""
+    """Merge by key into `results/tables/`, and the run's looks at test into `results/test_looks.csv`; figures and
+    records are copied beside them. Raises ValueError where the run has no table."""
     made = [folder for folder in (run.path("base"), run.path("tables")) if list(folder.glob("table_*.csv"))]
     if not made:
         raise ValueError(
             f"results/runs/{run.preset.name} holds no table to publish: run snakemake or snakemake base first"
         )
     done = pd.concat([tables.publish(folder, paths.results() / "tables") for folder in made])
+    seen = [*run.path("rows").glob("*/look.json"), *run.path("base").glob("*/*.json")]
+    looks.merge(map(read_json, seen), paths.results() / "test_looks.csv")
     pictures = paths.results() / "figures" / run.preset.name
     pictures.mkdir(parents=True, exist_ok=True)
     curves = {f"training_{name}_s{run.preset.seeds[0]}_base" for name in run.preset.backbones}  # not of every fit
@@ -47,26 +53,81 @@ def merge(run: Run) -> pd.DataFrame:
             write_text(recorded, run.path(source).read_text(encoding="utf-8"))
     if paths.results() == paths.ROOT / "results":  # the README shows what is committed beside it
         readme = paths.ROOT / "README.md"
-        write_text(readme, with_results(readme.read_text(encoding="utf-8"), run.preset.name))
+        write_text(readme, with_results(readme.read_text(encoding="utf-8")))
     return done
 
 
-def with_results(text: str, preset: str) -> str:
-    """The README with the published rows of one preset between its two markers."""
+def with_results(text: str) -> str:
+    """The README with the published runs of an LLM between its two markers, and the number of looks at test."""
     before, rest = text.split(MARKERS[0])
     _, after = rest.split(MARKERS[1])
-    lines = ["| backbone | metric | Base | IFT | Llama4Rec | paper: Base, IFT, Llama4Rec |", "| --- " * 6 + "|"]
-    for task in TASKS.values():
-        path = paths.results() / "tables" / f"{task.table}.csv"
-        table = tables.read(path) if path.exists() else pd.DataFrame(columns=tables.COLUMNS)
-        table = table[(table["preset"] == preset) & (table["llm"] != "")]  # Base rows of `snakemake base` have no LLM
-        for (backbone, metric), rows in table.groupby(["backbone", "metric"], sort=False):
-            if metric in SHOWN:
-                rows = rows.set_index("method").reindex(["Base", "IFT", "Llama4Rec"])
-                ours = " | ".join(f"{r.value:.4f} [{r.ci_low:.4f}, {r.ci_high:.4f}]" for r in rows.itertuples())
-                papers = ", ".join(f"{value:.4f}" for value in rows["paper_value"])
-                lines.append(f"| {backbone} | {metric} | {ours} | {papers} |")
-    return before + MARKERS[0] + "\n\n" + "\n".join(lines) + "\n\n" + MARKERS[1] + after
+    found = [tables.read(path) for task in TASKS.values() if (path := _committed(task.table)).exists()]
+    parts = []
+    if found:
+        table = tables.in_order(pd.concat(found))
+        table = table[(table["llm"] != "") & (table["preset"] != looks.EXEMPT) & table["metric"].isin(SHOWN)]
+        parts = [_run(*key, lines) for key, lines in table.groupby(tables.KEY[:4], sort=False)]
+    times = looks.count(looks.read(paths.results() / "test_looks.csv"))
+    parts.append(f"Test has been looked at {times} times; {LOOKS} lists every look.")
+    return before + MARKERS[0] + "\n\n" + "\n\n".join(parts) + "\n\n" + MARKERS[1] + after
+
+
+def _committed(name: str) -> Path:
+    return paths.results() / "tables" / f"{name}.csv"
+
+
+def _run(preset: str, llm: str, dataset: str, protocol: str, lines: pd.DataFrame) -> str:
+    """A paragraph about one run and its table."""
+    tuned = ", ".join(each for each in lines["tuning"].unique() if each)
+    seeds = lines["seeds"].max()
+    said = f"**{dataset}, {protocol}** (preset `{preset}`; LLM {llm}{f', tuned: {tuned}' if tuned else ''}; "
+    said += f"seeds: {seeds:g}). Gains are over Base, with 95% intervals over users; for errors less is better."
+    if protocol != "leave-one-out":
+        said += " The paper's numbers are of leave-one-out."
+    opinions = lines["row"].str.startswith(tables.SECOND_OPINION)
+    if opinions.any():
+        said += " The second opinion shown is the one that came out best on test, so it is flattered."
+    heads = ["backbone", "metric", "Base", "IFT", "Llama4Rec", "gain", "best second opinion",
+             "paper: Base, Llama4Rec, gain"]  # fmt: skip
+    if not opinions.any():
+        heads.remove("best second opinion")
+    out = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
+    for (backbone, metric), each in lines.groupby(["backbone", "metric"], sort=False):
+        by_row = each.set_index("row")
+        cells = {
+            "backbone": backbone,
+            "metric": metric,
+            **{name: f"{by_row['value'][name]:.4f}" if name in by_row.index else "" for name in ROWS},
+            "gain": _gain(by_row),
+            "best second opinion": _best(each[opinions[each.index]], metric),
+            "paper: Base, Llama4Rec, gain": _paper(dataset, backbone, metric),
+        }
+        out.append(f"| {' | '.join(cells[head] for head in heads)} |")
+    return said + "\n\n" + "\n".join(out)
+
+
+def _gain(by_row: pd.DataFrame) -> str:
+    """Of Llama4Rec over Base; without an interval where the two were not compared in pairs."""
+    if not {"Base", "Llama4Rec"} <= set(by_row.index):
+        return ""
+    (ours,) = by_row.loc[["Llama4Rec"]].itertuples()
+    if ours.compared_with == "Base":
+        return tables.gain_text(ours)
+    return tables.signed_percent(ours.value / by_row["value"]["Base"] - 1)
+
+
+def _best(opinions: pd.DataFrame, metric: str) -> str:
+    if opinions.empty:
+        return ""
+    sign = -1 if metric in ("RMSE", "MAE") else 1
+    best = opinions.loc[(sign * opinions["value"]).idxmax()]
+    return f"{best['row'].removeprefix(tables.SECOND_OPINION)} {best['value']:.4f}"
+
+
+def _paper(dataset: str, backbone: str, metric: str) -> str:
+    """The paper's values, which are of leave-one-out whatever our protocol."""
+    base, ours = (paper_value(dataset, backbone, row, metric) for row in ("Base", "Llama4Rec"))
+    return "" if pd.isna(ours) else f"{base:.4f}, {ours:.4f}, {tables.signed_percent(ours / base - 1)}"
 
 
 def main() -> None:
@@ -78,7 +139,7 @@ def main() -> None:
     if asked.verb == "show":
         show(run)
     else:
-        print(merge(run)[["table", "backbone", "method", "metric", "action"]].to_string(index=False))
+        print(merge(run)[["table", "backbone", "row", "metric", "action"]].to_string(index=False))
 
 
 if __name__ == "__main__":

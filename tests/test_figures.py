@@ -21,7 +21,7 @@ def bars(metric="HR@5", backbones=("MF", "LightGCN")):
         for b in backbones
         for i, m in enumerate(METHODS, 1)
     ]
-    return pd.DataFrame(rows, columns=["backbone", "method", "metric", "value", "ci_low", "ci_high", "paper_value"])
+    return pd.DataFrame(rows, columns=["backbone", "row", "metric", "value", "ci_low", "ci_high", "paper_value"])
 
 
 INTERACTIONS = pd.DataFrame({"user": np.repeat(np.arange(9), np.arange(9, 0, -1)), "item": np.arange(45) % 7})
@@ -48,9 +48,10 @@ CURVE = pd.DataFrame(
 )
 FIGURES = {
     "long_tail": lambda: figures.long_tail(INTERACTIONS),
-    "method_bars": lambda: figures.method_bars(bars(), "HR@5"),
-    "method_bars_errors": lambda: figures.method_bars(bars("RMSE", ["DeepFM"]), "RMSE"),
-    "method_bars_four": lambda: figures.method_bars(bars(backbones="abcd"), "HR@5"),
+    "row_bars": lambda: figures.row_bars(bars(), "HR@5"),
+    "row_bars_errors": lambda: figures.row_bars(bars("RMSE", ["DeepFM"]), "RMSE"),
+    "row_bars_four": lambda: figures.row_bars(bars(backbones="abcd"), "HR@5"),
+    "forest": lambda: figures.forest(GAINS),
     "alpha_heatmap": lambda: figures.alpha_heatmap(GRID, (0.5, 0.1)),
     "weight_curve": lambda: figures.weight_curve(USERS),
     "training_curve": lambda: figures.training_curve(LOG),
@@ -62,6 +63,17 @@ FIGURES = {
     "by_history_length": lambda: figures.by_history_length(GROUPS, "HR@5"),
     "by_minute": lambda: figures.by_minute(CURVE, 0.295),
 }
+
+
+GAINS = pd.DataFrame(
+    [
+        ("LightGCN", "Base", "NDCG@5", 0.5, np.nan, np.nan, np.nan, np.nan),
+        ("LightGCN", "Llama4Rec", "NDCG@5", 0.6, 0.1, 0.05, 0.15, 0.2),
+        ("LightGCN", "Base + EASE", "NDCG@5", 0.4, -0.1, -0.2, 0.0, -0.2),
+        ("DeepFM", "Llama4Rec", "RMSE", 1.1, 0.1, -0.1, 0.2, 0.1),
+    ],
+    columns=["backbone", "row", "metric", "value", "diff", "diff_ci_low", "diff_ci_high", "gain"],
+).assign(dataset="ml-100k")
 
 
 def texts(fig):
@@ -85,8 +97,8 @@ def test_a_figure_is_titled_labelled_small_and_closed(name, tmp_path):
     assert written.read_bytes() == content
 
 
-def test_method_bars_show_values_intervals_and_the_paper():
-    fig = figures.method_bars(bars(), "HR@5")
+def test_row_bars_show_values_intervals_and_the_paper():
+    fig = figures.row_bars(bars(), "HR@5")
     first = fig.axes[0]
     assert [ax.get_title() for ax in fig.axes] == ["MF", "LightGCN"]
     assert [patch.get_height() for patch in first.patches] == pytest.approx([0.1, 0.2, 0.3])
@@ -98,13 +110,29 @@ def test_method_bars_show_values_intervals_and_the_paper():
     assert first.get_ylim()[0] == 0
 
 
+def test_the_forest_shows_relative_gains_with_right_as_better_and_the_papers_beside():
+    """Over a Base of .5, +.1 [.05, .15] is 20% [10%, 30%]; an RMSE 10% [-10%, 20%] higher is drawn to the left."""
+    fig = figures.forest(GAINS)
+    (ax,) = fig.axes
+    assert [label.get_text() for label in ax.get_yticklabels()] == [
+        "Llama4Rec", "Base + EASE", "Llama4Rec", "LightGCN, NDCG@5", "DeepFM, RMSE",
+    ]  # fmt: skip
+    spans, ours, papers = ax.collections
+    ends = [segment[:, 0].tolist() for segment in spans.get_segments()]
+    np.testing.assert_allclose(ends, [[10, 30], [-40, 0], [-20, 10]])
+    np.testing.assert_allclose(ours.get_offsets()[:, 0], [20, -20, -10])
+    found = np.ma.filled(papers.get_offsets()[:, 0], np.nan)
+    np.testing.assert_allclose(found, [100 * (608 / 447 - 1), np.nan, 100 * (1 - 10306 / 10487)])
+    assert np.all(np.diff(ours.get_offsets()[:, 1]) > 0) and ax.get_ylim()[0] > ax.get_ylim()[1]
+
+
 def test_errors_are_points_because_their_axis_is_cut():
-    fig = figures.method_bars(bars("RMSE"), "RMSE")
+    fig = figures.row_bars(bars("RMSE"), "RMSE")
     assert not fig.axes[0].patches and any("lower is better" in text for text in texts(fig))
 
 
 def test_methods_keep_the_papers_order_and_their_colours():
-    fig = figures.method_bars(bars().iloc[::-1], "HR@5")
+    fig = figures.row_bars(bars().iloc[::-1], "HR@5")
     assert [label.get_text() for label in fig.axes[0].get_xticklabels()] == list(METHODS)
     assert fig.axes[0].patches[2].get_facecolor()[:3] == figures.COLOURS["Llama4Rec"]
 
@@ -164,7 +192,7 @@ def test_tail_users_stand_before_long_histories_with_their_number():
 
 def test_a_value_outside_its_interval_by_rounding_is_drawn():
     rows = bars(backbones=["MF"]).assign(ci_high=lambda table: table["value"] - 1e-9)
-    assert figures.method_bars(rows, "HR@5").axes[0].patches
+    assert figures.row_bars(rows, "HR@5").axes[0].patches
 
 
 @pytest.mark.parametrize(
@@ -172,8 +200,10 @@ def test_a_value_outside_its_interval_by_rounding_is_drawn():
     [
         (lambda: figures.long_tail(INTERACTIONS[["user"]]), "lacks the column 'item'"),
         (lambda: figures.long_tail(INTERACTIONS.iloc[:0]), "nothing to draw"),
-        (lambda: figures.method_bars(bars(), "HR@3"), "no metric 'HR@3'; it has HR@5"),
-        (lambda: figures.method_bars(pd.concat([bars(), bars()]), "HR@5"), "one preset, LLM, data set"),
+        (lambda: figures.row_bars(bars(), "HR@3"), "no metric 'HR@3'; it has HR@5"),
+        (lambda: figures.row_bars(pd.concat([bars(), bars()]), "HR@5"), "one preset, LLM, data set"),
+        (lambda: figures.forest(pd.concat([GAINS, GAINS])), "one metric of one preset, LLM, data set"),
+        (lambda: figures.forest(GAINS[:1]), "no row was compared with Base"),
         (lambda: figures.training_curve(LOG.assign(extra=1)), "needs one validation metric"),
         (lambda: figures.alpha_heatmap(GRID, (0.3, 0.1)), r"pair \(0.3, 0.1\) is not in the grid"),
         (lambda: figures.save(FIGURES["by_history_length"](), "never.png", dpi=50), "larger than"),
@@ -208,7 +238,7 @@ def test_within_list_says_how_many_lists_each_bar_is_of():
 def compared(low, high, backbones="abc"):
     """Bars of which Llama4Rec has a paired difference, its interval from `low` to `high` in every backbone."""
     table = bars(backbones=backbones)
-    ours = table["method"] == "Llama4Rec"
+    ours = table["row"] == "Llama4Rec"
     spread = {"diff": (np.array(low) + high) / 2, "diff_ci_low": low, "diff_ci_high": high}
     return table.assign(**{name: np.where(ours, np.repeat(value, 3), np.nan) for name, value in spread.items()})
 
@@ -225,23 +255,27 @@ SHARP = GROUPS.assign(ci_low=lambda rows: rows["value"] - 1e-3, ci_high=lambda r
     [
         (lambda: figures.long_tail(INTERACTIONS), "The busiest 20% of users hold 38% of the interactions"),
         (
-            lambda: figures.method_bars(compared([0.1, -0.1, -0.3], [0.2, 0.1, -0.1]), "HR@5"),
-            "Llama4Rec against the best baseline, HR@5: better for a, worse for c, a tie for b",
+            lambda: figures.row_bars(compared([0.1, -0.1, -0.3], [0.2, 0.1, -0.1]), "HR@5"),
+            "Llama4Rec against Base, HR@5: better for a, worse for c, a tie for b",
         ),
         (
-            lambda: figures.method_bars(compared([0.1, -0.1, -0.3, -0.1], [0.2, 0.1, -0.1, 0.1], "abcd"), "HR@5"),
-            "Llama4Rec against the best baseline, HR@5: better for 1, worse for 1, a tie for 2 of 4 backbones",
+            lambda: figures.row_bars(compared([0.1, -0.1, -0.3, -0.1], [0.2, 0.1, -0.1, 0.1], "abcd"), "HR@5"),
+            "Llama4Rec against Base, HR@5: better for 1, worse for 1, a tie for 2 of 4 backbones",
         ),
         (
-            lambda: figures.method_bars(compared([0, -0.1], [0.1, 0], "ab"), "HR@5"),
-            "Llama4Rec against the best baseline, HR@5: a tie for a and b",
+            lambda: figures.row_bars(compared([0, -0.1], [0.1, 0], "ab"), "HR@5"),
+            "Llama4Rec against Base, HR@5: a tie for a and b",
         ),
         (
-            lambda: figures.method_bars(compared([0.1], [0.2], "a").assign(metric="RMSE"), "RMSE"),
-            "Llama4Rec against the best baseline, RMSE: worse for a",
+            lambda: figures.row_bars(compared([0.1], [0.2], "a").assign(metric="RMSE"), "RMSE"),
+            "Llama4Rec against Base, RMSE: worse for a",
         ),
-        (lambda: figures.method_bars(bars(), "HR@5"), "Best HR@5: MF, Llama4Rec (0.300)"),
-        (lambda: figures.method_bars(bars("RMSE"), "RMSE"), "Best RMSE: MF, Base (0.100)"),
+        (
+            lambda: figures.forest(GAINS),
+            "Llama4Rec against Base, NDCG@5 and RMSE: better for LightGCN, a tie for DeepFM",
+        ),
+        (lambda: figures.row_bars(bars(), "HR@5"), "Best HR@5: MF, Llama4Rec (0.300)"),
+        (lambda: figures.row_bars(bars("RMSE"), "RMSE"), "Best RMSE: MF, Base (0.100)"),
         (lambda: figures.weight_curve(USERS), "The LLM weighs 0.5 for the shortest histories, 0.1 for the longest"),
         (lambda: figures.weight_curve(USERS.assign(alpha=0.0)), "The LLM weighs 0 for every user"),
         (lambda: figures.training_curve(LOG), "Validation is best at epoch 2 of 3: NDCG@10 0.030"),
@@ -270,13 +304,13 @@ SHARP = GROUPS.assign(ci_low=lambda rows: rows["value"] - 1e-3, ci_high=lambda r
         ),
         (
             lambda: figures.by_history_length(GROUPS.assign(ci_low=0), "HR@5"),
-            "HR@5: no method leads among tail users and users with long histories",
+            "HR@5: no row leads among tail users and users with long histories",
         ),
         (
             lambda: figures.by_history_length(
                 SHARP.assign(ci_low=SHARP["ci_low"].where(SHARP["group"] == "tail", 0)), "HR@5"
             ),
-            "HR@5: Llama4Rec leads among tail users; no method leads among users with long histories",
+            "HR@5: Llama4Rec leads among tail users; no row leads among users with long histories",
         ),
         (
             lambda: figures.by_history_length(SHARP[SHARP["group"] == "tail"], "HR@5"),
@@ -297,7 +331,8 @@ def test_the_title_says_the_finding(draw, title):
     "draw",
     [
         lambda title: figures.long_tail(INTERACTIONS, title),
-        lambda title: figures.method_bars(bars(), "HR@5", title),
+        lambda title: figures.row_bars(bars(), "HR@5", title),
+        lambda title: figures.forest(GAINS, title),
         lambda title: figures.by_history_length(GROUPS, "HR@5", title),
         lambda title: figures.alpha_heatmap(GRID, (0.5, 0.9), title),
         lambda title: figures.weight_curve(USERS, title),
@@ -320,7 +355,7 @@ def test_alternative_text_is_title_labels_and_note():
         "y: log-likelihood gained (nats), validation. "
         "framed: chosen, alpha_1 = 0.5, alpha_2 = 0.9 (+34.0 nats), the best of the grid."
     )
-    panels = figures.alternative_text(figures.method_bars(bars(), "HR@5"))
+    panels = figures.alternative_text(figures.row_bars(bars(), "HR@5"))
     assert "MF, y: HR@5 (0 to 1). LightGCN. ours: 95% intervals over users;" in panels
 
 

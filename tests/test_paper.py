@@ -30,7 +30,7 @@ def test_the_paper_has_no_other_protocol_and_no_other_method():
 
 
 def test_cells_that_stand_in_two_tables_agree():
-    cells = paper.paper_table().groupby(["dataset", "backbone", "method", "metric"])["value"]
+    cells = paper.paper_table().groupby(["dataset", "backbone", "row", "metric"])["value"]
     assert (cells.nunique() == 1).all() and (cells.size() == 2).sum() == 12
 
 
@@ -38,7 +38,7 @@ def test_the_papers_impossible_cell_is_found_and_no_other():
     found = paper.impossible_cells()
     assert found["rule"].tolist() == ["at least NDCG@3", "at least HR@5 / log2(6)"]
     for _, cell in found.iterrows():
-        assert cell[["table", "dataset", "backbone", "method", "metric", "value"]].tolist() == [
+        assert cell[["table", "dataset", "backbone", "row", "metric", "value"]].tolist() == [
             3, "ML-100K", "BERT4Rec", "IFT", "NDCG@5", 0.01,
         ]  # fmt: skip
 
@@ -56,7 +56,7 @@ def test_the_papers_impossible_cell_is_found_and_no_other():
     ],
 )
 def test_impossible_cells_of_any_table(metrics, broken):
-    cells = pd.DataFrame({"method": "m", "metric": list(metrics), "value": list(metrics.values())})
+    cells = pd.DataFrame({"row": "m", "metric": list(metrics), "value": list(metrics.values())})
     found = paper.impossible_cells(cells)
-    assert list(found.columns) == ["method", "metric", "value", "rule", "bound"]
+    assert list(found.columns) == ["row", "metric", "value", "rule", "bound"]
     assert list(found.itertuples(index=False, name=None)) == [("m", *cell) for cell in broken]

@@ -28,12 +28,12 @@ from standins import (
 )
 from torch import nn, ones, zeros
 
-from llama4rec_core import augmentation
+from llama4rec_core import augmentation, tables
 from llama4rec_core.aggregation import list_log_likelihood
 from llama4rec_core.backbones import fit as fitting
 from llama4rec_core.backbones.predict import Predictions, read_predictions
 from llama4rec_core.files import read_json, write_frame, write_json
-from llama4rec_core.llm import batches, finetune, model, score
+from llama4rec_core.llm import batches, cost, finetune, model, score
 from llama4rec_core.run import draw_users, rng
 from llama4rec_core.variants import asked
 
@@ -508,6 +508,60 @@ def test_for_ratings_too_weights_are_chosen_on_validation(small, monkeypatch):
     given_ratings(run, ("test",))
     choice, per_user, _, _ = measured(small, monkeypatch, "DeepFM")
     assert choice["rows"]["Llama4Rec"]["alpha_1"] == 0
+
+
+# --- 09: what a reader of the tables is told --------------------------------------------------------------------------
+
+
+def test_the_tables_hold_every_row_against_base_and_llama4rec_against_the_others(small, monkeypatch):
+    run, _, preset = small
+    (seed,) = run.preset.seeds
+    hits = {"Base": [0, 3], "IFT": [1, 3], "Llama4Rec": range(6), "w/o AA": range(4), "Base + EASE": range(6)}
+    errors = {"Base": 4.0, "IFT": 9.0, "Llama4Rec": 1.0}
+    for backbone in ("LightGCN", "SASRec", "DeepFM"):
+        frames = []
+        for row, found in (errors if backbone == "DeepFM" else hits).items():
+            frame = pd.DataFrame({"user": USERS, "seed": seed, "row": row, "cases": 1})
+            if backbone == "DeepFM":
+                frame = frame.assign(MSE=found, MAE=found**0.5)
+            else:
+                hit = frame["user"].isin(found).astype(float)
+                frame = frame.assign(**{name: hit for name in ("HR@3", "NDCG@3", "HR@5", "NDCG@5")})
+            frames.append(frame.assign(dataset="small", protocol="leave-one-out", backbone=backbone))
+        write_frame(run.path(f"rows/{backbone}-s{seed}/per_user.parquet"), pd.concat(frames))
+        write_json(run.path(f"rows/{backbone}-s{seed}/choice.json"), {"alpha_1": 0.3})
+    for llm in ("without_hints", "with_hints"):
+        write_json(run.path(f"llm/{llm}-s{seed}/tuning.json"), {"llm": {"body": 10, "head": 2}})
+    spent = {"prompts_sent": 2, "tokens_read": 30, "tokens_written": 0, "logits": 4, "seconds": 1.0}
+    write_json(run.path(f"scores/LightGCN-base-untuned-s{seed}.json"), spent)
+    nothing = dict.fromkeys(spent, 0)
+    write_json(run.path(f"scores/LightGCN-base-EASE-s{seed}.json"), nothing)
+    monkeypatch.setattr(cost, "machine_rate", lambda: 1e9)
+    known = notebook("09", monkeypatch, preset=preset)
+
+    table = tables.read(run.path("tables/table_2_direct.csv")).query("metric == 'NDCG@5'").set_index("row")
+    assert table["value"].to_dict() == {name: len(list(found)) / 8 for name, found in hits.items()}
+    assert table["gain"].drop("Base").tolist() == [0, 2, 1, 2] and set(table["compared_with"]) == {"", "Base"}
+    assert table["tuning"].to_dict() == dict.fromkeys(hits, "LM head") | {"Base": "", "Base + EASE": ""}
+    rated = tables.read(run.path("tables/table_4_rating.csv")).query("metric == 'RMSE'").set_index("row")
+    assert rated["value"].to_dict() == {"Base": 2, "IFT": 3, "Llama4Rec": 1} and rated["gain"]["Llama4Rec"] == -0.5
+    pairs = pd.read_csv(run.path("tables/pairs.csv")).query("backbone == 'SASRec' and metric == 'NDCG@5'")
+    assert pairs[["row", "compared_with", "diff"]].to_numpy().tolist() == [
+        ["Llama4Rec", "w/o AA", 0.25], ["Llama4Rec", "Base + EASE", 0.0],
+    ]  # fmt: skip
+    (drawn,) = figures_drawn(known, "forest")
+    assert set(zip(drawn["backbone"], drawn["metric"], strict=True)) == {
+        ("LightGCN", "NDCG@5"), ("SASRec", "NDCG@5"), ("DeepFM", "RMSE"),
+    }  # fmt: skip
+    chosen = read_json(run.path("tables/run.json"))["choices"]
+    assert chosen == {f"{backbone}-s{seed}": {"alpha_1": 0.3} for backbone in ("LightGCN", "SASRec", "DeepFM")}
+    costs = pd.read_csv(run.path("tables/cost.csv"))
+    assert costs["what"].tolist() == [f"LightGCN-base-untuned-s{seed}", "all"]  # what is no LLM costs no tokens
+
+
+def figures_drawn(known, name):
+    """The first argument of each call of a figure by a notebook."""
+    return [call.args[0] for call in getattr(known["figures"], name).call_args_list]
 
 
 def test_the_small_run_s_own_numbers():
