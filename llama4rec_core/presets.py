@@ -152,9 +152,9 @@ class TuningSettings:
     """Of AdamW for LLM' and LLM'', with a cosine schedule."""
     warmup: Share = 0.05
     """The share of steps in which the learning rate rises."""
-    row_tokens: Count = 1024
+    row_tokens: Count = 3072
     """A packed row holds as many examples as fit."""
-    rows_per_step: Count = 3
+    rows_per_step: Count = 1
     """Rows of one optimiser step (gradient accumulation)."""
     choice_weight: Weight = 1.0
     """Of the choice loss, beside cross-entropy."""
