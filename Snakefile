@@ -197,6 +197,20 @@ rule ask:  # an LLM about a backbone's lists or ratings
         f"python scripts/ask.py {NAMED} {{wildcards.name}} {{wildcards.fit}} {{wildcards.llm}} {{wildcards.seed}}"
 
 
+rule second_opinion:  # a baseline's, in place of an LLM's
+    input:
+        lambda w: backbone(w.name, w.seed, w.fit),
+    output:
+        f"{RUN}/scores/{{name}}-{{fit}}-{{opinion}}-s{{seed}}.parquet",
+        f"{RUN}/scores/{{name}}-{{fit}}-{{opinion}}-s{{seed}}.json",
+    wildcard_constraints:
+        opinion="|".join(BASELINES),
+    threads: 1
+    shell:
+        f"OMP_NUM_THREADS=1 python scripts/second_opinion.py {NAMED} "
+        "{wildcards.name} {wildcards.fit} {wildcards.opinion} {wildcards.seed}"
+
+
 rule ask_in_another_way:  # the untuned LLM, about validation lists
     input:
         lambda w: backbone(w.name, w.seed, "base"),

@@ -33,10 +33,13 @@ BACKBONES = {  # the paper's thirteen come first, in the order of its tables
     "CL4SRec": Entry("sequential", "cl4srec"),
     **{name: Entry("rating", "feature_models") for name in FEATURE_MODELS},
     "Popularity": Entry("direct", "baselines"),
+    "ItemKNN": Entry("direct", "baselines"),
+    "EASE": Entry("direct", "baselines"),
+    "RecentItemKNN": Entry("sequential", "baselines"),
     "Bias": Entry("rating", "baselines"),
 }
 PAPER_BACKBONES = tuple(BACKBONES)[:13]
-BASELINES = ("Popularity", "Bias")  # untrained: what every backbone must beat
+BASELINES = tuple(BACKBONES)[13:]  # without gradient steps: what every backbone must beat; second opinions in a blend
 
 
 def task_of(name: str) -> str:
