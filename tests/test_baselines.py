@@ -2,6 +2,7 @@
 backbone's lists and ratings, in the files that an LLM's answers would be in."""
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,6 @@ from standins import N_TRAIN, SEED, SEQUENCES, open_run, predicted, rating_of, s
 from llama4rec_core.backbones.baselines import cosines, held
 from llama4rec_core.backbones.fit import TrainingData, fit, training_data
 from llama4rec_core.backbones.predict import read_predictions
-from llama4rec_core.data import make_dataset
 from llama4rec_core.data.dataset import write_dataset
 from llama4rec_core.experiment import Lists, Ratings
 from llama4rec_core.files import read_json
@@ -145,9 +145,8 @@ def test_no_validation_or_test_item_shows_in_an_opinion(say, opinion):
     frame = say.ready.dataset.interactions.copy()
     later = frame.groupby("user").cumcount(ascending=False) < 2
     new = {user: [i for i in range(16) if i not in items] for user, items in enumerate(SEQUENCES)}
-    frame.loc[later, "item"] = [new[user].pop() for user in frame["user"][later]]
-    items = pd.DataFrame({"item": range(16), "title": say.ready.dataset.items["title"], "year": "1990"})
-    write_dataset(make_dataset("small", frame, items, scale=(1, 5)), say.run.path("data"))
+    frame.loc[later, "item"] = np.array([new[user].pop() for user in frame["user"][later]], dtype=np.int32)
+    write_dataset(replace(say.ready.dataset, interactions=frame), say.run.path("data"))
     pd.testing.assert_frame_equal(say("LightGCN", "base", opinion), before)
 
 
