@@ -57,11 +57,7 @@ for _rating in ("DeepFM", "NFM", "DCN", "AFM", "xDeepFM", "AutoInt"):  # as good
 ROLLING = {  # the same under the rolling protocol
     "LightGCN": [("layers", "l2", "lr", "batch_size", "dim"), (), (1,), (3,), (2, 1e-3), (2, 1e-2)]
     + [(2, 1e-4, 0.005, 2048), (2, 1e-4, 0.01, 4096, 128)],
-    "SASRec": [("epochs", "layers", "length", "dropout"), (10,), (), (60, 1), (60, 2, 20), (60, 2, 50, 0.4)],
-    "AFM": [(), ()],
-    "DCN": [(), ()],
-    "NFM": [(), ()],
-    "xDeepFM": [(), ()],
+    "SASRec": [("epochs", "layers", "length", "dropout"), (10, 2), (60, 2), (60, 1), (60, 2, 50, 0.4)],
 }
 GRIDS = {"leave-one-out": (GRID, "backbones.csv"), "rolling": (ROLLING, "backbones_rolling.csv")}
 
