@@ -28,12 +28,10 @@ if workflow.is_main_process and not any(map(LOOKING.fullmatch, sys.argv)):
     shell._process_args["pass_fds"] = [LOCK]  # a job that outlives a killed Snakemake holds the lock until it ends
 
 WRITERS = as_dict(PRESET)["out_of_fold"]  # task -> the backbone that writes hints into its training prompts
-WEIGHTS = {"lm_head": ["lm_head.safetensors"], "lora": ["adapter_model.safetensors"], "full": []}[PRESET.tuning.method]
-TUNED_PRIOR = [f"{RUN}/llm/prior.parquet"] if needs_prior(PRESET, tuned=True) else []
-UNTUNED_PRIOR = [f"{RUN}/llm/prior.parquet"] if needs_prior(PRESET, tuned=False) else []
+PRIOR = [f"{RUN}/llm/prior.parquet"] if needs_prior(PRESET) else []
 DATA = f"{RUN}/data/dataset.json"
 FIT_FILES = ("predictions.parquet", "user_embeddings.safetensors", "log.csv")
-LLM_FILES = ("tuning.json", "curve.csv", *WEIGHTS)
+LLM_FILES = ("tuning.json", "curve.csv", "config.json", "model.safetensors")
 ROW_FILES = ("per_user.parquet", "choice.json", "grid.csv", "within.csv", "look.json")
 EACH = dict(name=PRESET.backbones, seed=PRESET.seeds)
 MADE = [TASKS[task].made for task in dict.fromkeys(map(task_of, PRESET.backbones))]
@@ -149,10 +147,20 @@ rule memorization_probe:
         f"python scripts/untuned_llm.py {NAMED} memorization"
 
 
+rule tune_trunk:  # what LLM' and LLM'' have read before they part
+    input:
+        DATA,
+    output:
+        [f"{RUN}/llm/trunk-s{{seed}}/{file}" for file in LLM_FILES],
+    threads: workflow.cores
+    shell:
+        f"python scripts/tune_trunk.py {NAMED} {{wildcards.seed}}"
+
+
 rule tune_without_hints:  # LLM'
     input:
         writers,
-        TUNED_PRIOR,
+        rules.tune_trunk.output,
     output:
         notebook=f"{RUN}/notebooks/03_instruction_tuning_s{{seed}}.ipynb",
         files=[f"{RUN}/llm/without_hints-s{{seed}}/{file}" for file in LLM_FILES],
@@ -166,8 +174,7 @@ rule tune_without_hints:  # LLM'
 
 rule data_augmentation:  # P1, P2 or P3
     input:
-        f"{RUN}/llm/without_hints-s{{seed}}/tuning.json",
-        TUNED_PRIOR,
+        lambda w: f"{RUN}/llm/without_hints-s{w.seed}/tuning.json" if w.kind != "attributes" else DATA,
     output:
         notebook=f"{RUN}/notebooks/04_{{kind}}_s{{seed}}.ipynb",
         table=report(f"{RUN}/augmentation/{{kind}}-s{{seed}}.csv", category="Data augmentation"),
@@ -192,7 +199,7 @@ rule control_augmentation:  # as many additions without an LLM
 rule tune_with_hints:  # LLM''
     input:
         writers,
-        TUNED_PRIOR,
+        rules.tune_trunk.output,
     output:
         notebook=f"{RUN}/notebooks/05_prompt_augmentation_s{{seed}}.ipynb",
         files=[f"{RUN}/llm/with_hints-s{{seed}}/{file}" for file in LLM_FILES],
@@ -208,7 +215,7 @@ rule ask:  # an LLM about a backbone's lists or ratings
     input:
         lambda w: backbone(w.name, w.seed, w.fit),
         checkpoint,
-        lambda w: UNTUNED_PRIOR if w.llm == "untuned" else TUNED_PRIOR,
+        lambda w: PRIOR if w.llm == "untuned" else [],
     output:
         f"{RUN}/scores/{{name}}-{{fit}}-{{llm}}-s{{seed}}.parquet",
         f"{RUN}/scores/{{name}}-{{fit}}-{{llm}}-s{{seed}}.json",
@@ -217,10 +224,24 @@ rule ask:  # an LLM about a backbone's lists or ratings
         f"python scripts/ask.py {NAMED} {{wildcards.name}} {{wildcards.fit}} {{wildcards.llm}} {{wildcards.seed}}"
 
 
+rule second_opinion:  # a baseline's, in place of an LLM's
+    input:
+        lambda w: backbone(w.name, w.seed, w.fit),
+    output:
+        f"{RUN}/scores/{{name}}-{{fit}}-{{opinion}}-s{{seed}}.parquet",
+        f"{RUN}/scores/{{name}}-{{fit}}-{{opinion}}-s{{seed}}.json",
+    wildcard_constraints:
+        opinion="|".join(BASELINES),
+    threads: 1
+    shell:
+        f"OMP_NUM_THREADS=1 python scripts/second_opinion.py {NAMED} "
+        "{wildcards.name} {wildcards.fit} {wildcards.opinion} {wildcards.seed}"
+
+
 rule ask_in_another_way:  # the untuned LLM, about validation lists
     input:
         lambda w: backbone(w.name, w.seed, "base"),
-        lambda w: [f"{RUN}/llm/prior.parquet"] if needs_prior(PRESET, tuned=False, way=w.way) else [],
+        lambda w: [f"{RUN}/llm/prior.parquet"] if needs_prior(PRESET, w.way) else [],
     output:
         f"{RUN}/scores/ways/{{name}}-{{way}}-s{{seed}}.parquet",
         f"{RUN}/scores/ways/{{name}}-{{way}}-s{{seed}}.json",
@@ -301,9 +322,10 @@ rule all:  # every file of the run, so that a deleted one is made again, with wh
         rules.data.output,
         [expand(rules.backbone.output, name=name, seed=PRESET.seeds, fit=fits(name)) for name in PRESET.backbones],
         expand(rules.backbone.output, name=WRITERS.values(), seed=PRESET.seeds, fit="out_of_fold"),
-        UNTUNED_PRIOR,
+        PRIOR,
         rules.memorization_probe.output,
-        expand([*rules.tune_without_hints.output, *rules.tune_with_hints.output], seed=PRESET.seeds),
+        expand([*rules.tune_trunk.output, *rules.tune_without_hints.output, *rules.tune_with_hints.output],
+               seed=PRESET.seeds),
         expand(rules.data_augmentation.output, kind=MADE, seed=PRESET.seeds),
         all_opinions("parquet"),
         all_opinions("json"),

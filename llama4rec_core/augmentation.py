@@ -31,25 +31,22 @@ from llama4rec_core.rankers import Ranker
 
 
 def pairs(
-    llm: LLM,
-    histories: Histories,
-    users: Sequence[int],
-    per_user: int,
-    length: int,
-    rng: np.random.Generator,
-    path: Path,
-    row_tokens: int,
+    ranker: Ranker, users: Sequence[int], per_user: int, rng: np.random.Generator, path: Path
 ) -> pd.DataFrame:
-    """P1: ask about `per_user` random couples of each user, in both orders, after `length` titles of the history.
+    """P1: ask about `per_user` random couples of each user, in both orders, after the history.
 
     Columns: user, preferred, other (the answer in the order asked first), margin, margin_swapped (log-odds of
     `preferred` in each order, in nats) and agreed (both are above 0). All answers are kept: which of them become
     triples can be chosen later, without the LLM (see `triples`). A user with too few items left has fewer couples.
     """
+    llm, histories = ranker.llm, ranker.histories
     couples = {u: _couples(histories, u, per_user, rng) for u in users}
     users = [u for u in users if len(couples[u])]
-    asked = [pair_prompt(llm, histories, f"pair-{u}", u, int(histories.n_train[u]), couples[u], length) for u in users]
-    scores = batches.score(llm, asked, path, "P1 pairs", row_tokens)
+    told, length = ranker.titles, ranker.length
+    asked = [
+        pair_prompt(llm, histories, told, f"pair-{u}", u, int(histories.n_train[u]), couples[u], length) for u in users
+    ]
+    scores = batches.score(llm, asked, path, "P1 pairs", ranker.row_tokens)
     log_p = {key: rows.sort_values("branch")["log_p"].to_numpy() for key, rows in scores.groupby("key")}
     out = []
     for u in users:

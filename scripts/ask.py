@@ -38,9 +38,10 @@ def main() -> None:
 
     fitted = read_predictions(run.path(f"backbones/{asked.backbone}-{s}/{asked.fit}"))
     cases = fitted.part("valid") if asked.llm == "untuned" else fitted  # the untuned LLM is compared on validation
-    few = preset.evaluation.rating_users
-    if task == "rating" and few is not None:
-        drawn = draw_users(few, ready.dataset.n_users, rng("rating users"))
+    few = [preset.evaluation.rating_users] if task == "rating" else []
+    few += [preset.evaluation.untuned_users] if asked.llm == "untuned" else []
+    for count in few:
+        drawn = draw_users(count, ready.dataset.n_users, rng("rating users"))
         cases = cases.only(cases.cases["user"].isin(drawn).to_numpy())
     hints = None
     if asked.llm == "with_hints":
@@ -50,15 +51,15 @@ def main() -> None:
     llm = model.load(preset.llm, run.path(f"llm/{asked.llm}-{s}") if tuned else None)
     name = f"ways/{asked.backbone}-{asked.way}-{s}" if asked.way else f"{asked.backbone}-{asked.fit}-{asked.llm}-{s}"
     answers = run.path(f"scores/.answers/{name}.parquet")
+    log_p = None
+    if not tuned and needs_prior(preset, asked.way):
+        log_p = pd.read_parquet(run.path("llm/prior.parquet"))["log_p"].to_numpy()
+    ranker = Ranker.of(preset, llm, ready.histories, tuned, log_p, asked.way)
     if task == "rating":
         length, scale = preset.prompts.rated_history, ready.dataset.scale
         told = [("deployed", cases, hints)]
-        found = rate(llm, ready.histories, told, length, scale, answers, name, preset.row_tokens)
+        found = rate(llm, ready.histories, ranker.titles, told, length, scale, answers, name, preset.row_tokens)
     else:
-        prior = None
-        if needs_prior(preset, tuned, asked.way):
-            prior = pd.read_parquet(run.path("llm/prior.parquet"))["log_p"].to_numpy()
-        ranker = Ranker.of(preset, llm, ready.histories, tuned, prior, asked.way)
         lists = with_target(candidate_lists(cases.cases, cases.items))
         prompts = [ranker.prompt(each, hints) for each in lists]
         found = ranker.utilities(lists, prompts, answers, name)

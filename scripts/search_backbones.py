@@ -1,9 +1,9 @@
-"""Search the backbones' settings: ML-100K, leave-one-out, validation only, seeds 100 and 101.
+"""Search the backbones' settings: ML-100K, validation only, seeds 100 and 101.
 
-    python scripts/search_backbones.py --wheel recbole-1.2.1-py3-none-any.whl [--only MF]
+    python scripts/search_backbones.py --wheel recbole-1.2.1-py3-none-any.whl [--only MF] [--protocol rolling]
 
-Adds a row for each fit to results/search/backbones.csv and skips the fits that are there already. The test item, a
-user's last, is dropped while reading: no line below can see it.
+Adds a row for each fit to results/search/backbones.csv (rolling: backbones_rolling.csv) and skips the fits that are
+there already. The test items, a user's last, are dropped while reading: no line below can see them.
 """
 
 import argparse
@@ -23,6 +23,7 @@ sys.path.insert(0, str(ROOT))
 
 from llama4rec_core.backbones import BASELINES  # noqa: E402
 from llama4rec_core.backbones.fit import TrainingData, fit, settings_of  # noqa: E402
+from llama4rec_core.data.split import HELD_OUT  # noqa: E402
 
 SEEDS = (100, 101)
 GRID = {  # the names of settings, then the values of each fit; what a fit does not name is the default
@@ -53,9 +54,15 @@ GRID = {  # the names of settings, then the values of each fit; what a fit does 
 }
 for _rating in ("DeepFM", "NFM", "DCN", "AFM", "xDeepFM", "AutoInt"):  # as good as none, as in deepctr-torch's own fit
     GRID[_rating].append((1e-7, 1e-7))
+ROLLING = {  # the same under the rolling protocol
+    "LightGCN": [("layers", "l2", "lr", "batch_size", "dim"), (), (1,), (3,), (2, 1e-3), (2, 1e-2)]
+    + [(2, 1e-4, 0.005, 2048), (2, 1e-4, 0.01, 4096, 128)],
+    "SASRec": [("epochs", "layers", "length", "dropout"), (10, 2), (60, 2), (60, 1), (60, 2, 50, 0.4)],
+}
+GRIDS = {"leave-one-out": (GRID, "backbones.csv"), "rolling": (ROLLING, "backbones_rolling.csv")}
 
 
-def read(wheel: str) -> tuple[TrainingData, pd.DataFrame]:
+def read(wheel: str, protocol: str) -> tuple[TrainingData, pd.DataFrame]:
     """ML-100K's training and validation parts out of the RecBole wheel: stable sort by user, time, file order."""
     tables = []
     with zipfile.ZipFile(wheel) as archive:
@@ -70,7 +77,8 @@ def read(wheel: str) -> tuple[TrainingData, pd.DataFrame]:
     rows[["rating", "time"]] = rows[["rating", "timestamp"]].astype(float)
     rows = rows.sort_values(["user", "time"], kind="stable")
     from_end = rows.groupby("user").cumcount(ascending=False)
-    train, valid = rows[from_end > 1], rows[from_end == 1]
+    n_valid, n_test = HELD_OUT[protocol]
+    train, valid = rows[from_end >= n_test + n_valid], rows[(from_end >= n_test) & (from_end < n_test + n_valid)]
     features = users[["age", "gender", "occupation"]], items[["genres"]].assign(year=items["release_year"])
     data = TrainingData(len(users), len(items), train["user"], train["item"], train["rating"], (1, 5), *features)
     return data, valid
@@ -79,15 +87,17 @@ def read(wheel: str) -> tuple[TrainingData, pd.DataFrame]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--wheel", required=True, help="the RecBole wheel with ML-100K in it")
+    parser.add_argument("--protocol", choices=GRIDS, default="leave-one-out")
     parser.add_argument("--only", choices=GRID, nargs="+", default=list(GRID), help="these backbones instead of all")
     parser.add_argument("--seeds", type=int, choices=SEEDS, nargs="+", default=SEEDS)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    data, valid = read(options.wheel)
-    path = ROOT / "results" / "search" / "backbones.csv"
+    data, valid = read(options.wheel, options.protocol)
+    grid, file = GRIDS[options.protocol]
+    path = ROOT / "results" / "search" / file
     done = pd.read_csv(path)
-    for name in options.only:
-        names, *fits = GRID[name]
+    for name in filter(grid.get, options.only):
+        names, *fits = grid[name]
         for values in fits:
             overrides = dict(zip(names, values, strict=False))
             settings = json.dumps(asdict(settings_of(name, overrides)))  # all of them, defaults may change later

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from llama4rec_core.aggregation import most_similar_user
 from llama4rec_core.backbones import predict
 from llama4rec_core.backbones.fit import Fitted
-from llama4rec_core.backbones.predict import Predictions, predict_cases, read_predictions, top_k
+from llama4rec_core.backbones.predict import Predictions, candidate_scores, predict_cases, read_predictions, top_k
 
 
 class Table(torch.nn.Module):
@@ -169,6 +169,17 @@ def test_a_rating_backbone_rates_each_cases_user_and_item_and_reads_no_history()
     found = predict_cases(fixed(FALLING, "DeepFM"), cases, None, VALID, 3, NOBODY)
     assert found.ratings.tolist() == [3, 12] and found.ratings.dtype == np.float32
     assert found.items is None and found.scores is None
+
+
+@pytest.mark.parametrize("name", ["MF", "SASRec"])
+def test_a_second_opinion_scores_each_cases_own_candidates_given_the_first_prefix_items(name):
+    """In the list's own order, in batches, whatever the second one's task."""
+    cases = cases_of(("valid", 0, 3, 3), ("test", 0, 4, 4), ("test", 1, 2, 2))
+    lists = Predictions(cases, np.array([[3, 7], [0, 5], [6, 1]]), np.zeros((3, 2)), None, np.zeros((2, 0)))
+    second = fixed([[0, 1, 2, 3, 4, 5, 6, 7], [10, 11, 12, 13, 14, 15, 16, 17]], name)
+    found = candidate_scores(second, lists, HISTORIES, batch_size=2)
+    assert found.tolist() == [[3, 7], [0, 5], [16, 11]] and found.dtype == np.float32
+    assert second.module.read == [[0, 1, 2], [0, 1, 2, 3], [5, 0]]
 
 
 # --- equation 4 -------------------------------------------------------------------------------------------------

@@ -149,6 +149,18 @@ def test_a_control_fit_is_fitted_on_what_no_llm_made(smoke, monkeypatch):
     assert {name for name in jobs if name.startswith(("data_aug", "ask"))} == {"data_augmentation insertions 0"}
 
 
+def test_a_second_opinion_needs_the_fit_it_is_about_and_no_llm(smoke, monkeypatch):
+    runs = next(iter(smoke.values())).outputs[0].split("/runs/")[0]
+    monkeypatch.setenv("LLAMA4REC_RESULTS", runs)
+    asked = [("SASRec", name) for name in BASELINES if name != "Bias"] + [("DeepFM", "Bias")]
+    jobs = dry_run("smoke", *(f"{runs}/runs/smoke/scores/{name}-base-{other}-s0.parquet" for name, other in asked))
+    for name, other in asked:
+        job = jobs.pop(f"second_opinion base {name} {other} 0")
+        assert [path.split("/smoke/")[1] for path in job.inputs] == [f"backbones/{name}-s0/base/predictions.parquet"]
+        assert job.command.endswith(f"second_opinion.py smoke {name} base {other} 0")
+    assert set(jobs) == {"data", "backbone base SASRec 0", "backbone base DeepFM 0"}
+
+
 class Required(Exception):
     """Ends a notebook's first cell where it has said which files it needs."""
 

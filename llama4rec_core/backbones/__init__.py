@@ -33,10 +33,14 @@ BACKBONES = {  # the paper's thirteen come first, in the order of its tables
     "CL4SRec": Entry("sequential", "cl4srec"),
     **{name: Entry("rating", "feature_models") for name in FEATURE_MODELS},
     "Popularity": Entry("direct", "baselines"),
+    "ItemKNN": Entry("direct", "baselines"),
+    "EASE": Entry("direct", "baselines"),
+    "RecentItemKNN": Entry("sequential", "baselines"),
     "Bias": Entry("rating", "baselines"),
 }
 PAPER_BACKBONES = tuple(BACKBONES)[:13]
-BASELINES = ("Popularity", "Bias")  # untrained: what every backbone must beat
+# without gradient steps: what every backbone must beat, and second opinions in its blend
+BASELINES = tuple(name for name, entry in BACKBONES.items() if entry.module == "baselines")
 
 
 def task_of(name: str) -> str:

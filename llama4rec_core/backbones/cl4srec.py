@@ -18,7 +18,7 @@ class CL4SRecSettings(TransformerSettings):
     reorder: float = 0.6  # beta: share of it that is shuffled
     temperature: float = 0.2  # of InfoNCE
     contrast: float = 0.03  # weight of InfoNCE in the loss
-    epochs: int = 12  # at most
+    epochs: int = 60  # at most; patience ends the training
     patience: int = 4  # epochs without a better validation NDCG@10
 
 

@@ -51,7 +51,7 @@ class FeatureSettings:
     l2_embedding: float = 3e-5  # on the embeddings, all of them at each step
     lr: float = 0.002  # of Adam
     batch_size: int = 1024  # ratings
-    epochs: int = 20  # at most
+    epochs: int = 60  # at most; patience ends the training
     patience: int = 3  # epochs without a better validation RMSE
 
 

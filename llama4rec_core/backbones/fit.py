@@ -8,7 +8,7 @@ A backbone is an `nn.Module` made from (TrainingData, settings) with
     rate(users [B], items [B]) -> [B]           rating
     user_embeddings(histories) -> [U, D]        equation 4; a baseline has none
 
-Its settings hold at least lr, batch_size, epochs and patience. A module without parameters (popularity) is ready when
+Its settings hold at least lr, batch_size, epochs and patience. A module without parameters (a baseline) is ready when
 made: it needs `scores` or `rate` only.
 """
 
@@ -203,7 +203,8 @@ class Fitted:
         return task_of(self.name)
 
     def scores(self, users: Sequence[int], histories: Sequence[np.ndarray] | None = None) -> np.ndarray:
-        """float32 [B, I], higher is better. Direct backbones ignore `histories` (B item arrays, oldest first)."""
+        """float32 [B, I], higher is better. histories: B item arrays, oldest first; direct backbones that are trained
+        ignore them."""
         return self._ask("scores", _ids(users), histories)
 
     def rate(self, users: Sequence[int], items: Sequence[int]) -> np.ndarray:

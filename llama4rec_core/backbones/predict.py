@@ -109,6 +109,26 @@ def predict_cases(
     prefix = cases["prefix"].to_numpy()
     before_test = np.maximum(prefix, histories.n_train[users] + valid_counts[users])
     seen = np.where(cases["part"] == "test", before_test, prefix)
-    read, exclude = ([histories.history(u, p, p) for u, p in zip(users, ends, strict=True)] for ends in (prefix, seen))
+    read, exclude = (_first(histories, users, ends) for ends in (prefix, seen))
     items, scores = top_k(fitted, users, read, exclude, k)
     return Predictions(cases, items.astype(np.int64), scores, None, embeddings)
+
+
+def candidate_scores(fitted: Fitted, predictions: Predictions, histories, batch_size: int = 512) -> np.ndarray:
+    """Another backbone's scores of every case's own candidates, float32 [n, C]: a second opinion.
+
+    It reads what the case's prefix says, the first `prefix` items of the user's sequence, whatever its task. histories:
+    as for `predict_cases`. Raises ValueError for a rating backbone.
+    """
+    users, prefix = (predictions.cases[name].to_numpy() for name in ("user", "prefix"))
+    out = np.empty(predictions.items.shape, dtype=np.float32)
+    for start in range(0, len(users), batch_size):
+        batch = slice(start, start + batch_size)
+        scores = fitted.scores(users[batch], _first(histories, users[batch], prefix[batch]))  # [B, I]
+        out[batch] = np.take_along_axis(scores, predictions.items[batch], axis=1)
+    return out
+
+
+def _first(histories, users: np.ndarray, prefix: np.ndarray) -> list[np.ndarray]:
+    """The first `prefix` items of each user's sequence."""
+    return [histories.history(user, n, n) for user, n in zip(users, prefix, strict=True)]

@@ -11,7 +11,8 @@ from .transformer import Transformer, TransformerSettings, item_loss, latest, wi
 
 @dataclass(frozen=True)
 class SASRecSettings(TransformerSettings):
-    epochs: int = 10  # at most
+    layers: int = 1  # transformer block
+    epochs: int = 60  # at most; patience ends the training
     patience: int = 4  # epochs without a better validation NDCG@10
 
 

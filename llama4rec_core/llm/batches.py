@@ -86,7 +86,8 @@ def in_batches(
 
 def fingerprint(llm: LLM, *asked: object) -> str:
     """Of an LLM with its checkpoint and of what it is asked: any content with a faithful repr (tokens, texts)."""
-    return sha256(repr((llm.sha256, llm.checkpoint_sha256, *asked)).encode()).hexdigest()
+    form = str(getattr(llm.model, "dtype", ""))  # of its weights
+    return sha256(repr((llm.sha256, llm.checkpoint_sha256, form, *asked)).encode()).hexdigest()
 
 
 def _table(path: Path, columns: int) -> np.ndarray:
@@ -96,8 +97,8 @@ def _table(path: Path, columns: int) -> np.ndarray:
 
 def logits_of(prompt: Prompt) -> int:
     """At how many places of a prompt the vocabulary's logits are computed: the end of the prefix once, and every token
-    of an answer but its last; choices need only their own."""
-    likelihoods = [branch for branch in prompt.branches if not branch.choices]
+    of an answer but its last; choices and told-apart titles need only few tokens' logits."""
+    likelihoods = [branch for branch in prompt.branches if not branch.choices and not branch.among]
     at_prefix = any(branch.answer == len(branch.tokens) for branch in likelihoods)
     return at_prefix + sum(branch.answer - (branch.answer == len(branch.tokens)) for branch in likelihoods)
 
