@@ -30,9 +30,7 @@ from llama4rec_core.llm.model import LLM
 from llama4rec_core.rankers import Ranker
 
 
-def pairs(
-    ranker: Ranker, users: Sequence[int], per_user: int, rng: np.random.Generator, path: Path
-) -> pd.DataFrame:
+def pairs(ranker: Ranker, users: Sequence[int], per_user: int, rng: np.random.Generator, path: Path) -> pd.DataFrame:
     """P1: ask about `per_user` random couples of each user, in both orders, after the history.
 
     Columns: user, preferred, other (the answer in the order asked first), margin, margin_swapped (log-odds of

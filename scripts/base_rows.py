@@ -46,7 +46,7 @@ def row(run: Run, variant: str, name: str, seed: int) -> None:
     torch.set_num_threads(1)
     data = training_data(ready.dataset, ready.split.train, task.name)
     fitted = fit(name, data, ready.split.valid, seed, preset.backbone_settings.get(name))
-    asked = cases(ready.split, task.name, preset.instructions.window).query("part == 'test'").reset_index(drop=True)
+    asked = cases(ready.split, task.name, ready.window).query("part == 'test'").reset_index(drop=True)
     counts = ready.split.valid["user"].value_counts().reindex(range(ready.dataset.n_users), fill_value=0).to_numpy()
     known = predict_cases(fitted, asked, ready.histories, counts, preset.prompts.candidates, data.histories)
     if task.root:

@@ -89,7 +89,9 @@ def cut_last(train: pd.DataFrame, window: np.ndarray | int) -> tuple[pd.DataFram
     items. Both frames are sorted as `train`. Raises ValueError for a negative number.
     """
     if np.min(window) < 0:
-        raise ValueError(f"window = {np.min(window)} is negative: give how many last training items to cut off, 0 or more")
+        raise ValueError(
+            f"window = {np.min(window)} is negative: give how many last training items to cut off, 0 or more"
+        )
     n_users = int(train["user"].max()) + 1
     length = np.minimum(window, np.diff(offsets(train, n_users)) - 1)
     in_window = train.groupby("user").cumcount(ascending=False) < length[train["user"]]

@@ -146,9 +146,7 @@ def pair_examples(
 # -- ratings -----------------------------------------------------------------------------------------------------------
 
 
-def rating_groups(
-    cases: pd.DataFrame, ratings: np.ndarray, most: int | None = None
-) -> list[tuple[str, pd.DataFrame]]:
+def rating_groups(cases: pd.DataFrame, ratings: np.ndarray, most: int | None = None) -> list[tuple[str, pd.DataFrame]]:
     """Cases that share user and history, each with the backbone's `predicted` rating [n]: (key, rows).
 
     most: at most so many cases stand in a group (None: all of them)."""

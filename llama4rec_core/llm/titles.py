@@ -48,9 +48,7 @@ class Titles:
         names = tuple(each[:n] for each, n in zip(tokens, lengths(tokens), strict=True))
         children = trie(names)
         among = {node: Among(tuple(sorted(tokens))) for node, tokens in children.items()}
-        answers = (
-            Branch(name, len(name), among=tuple(among[name[:n]] for n in range(len(name)))) for name in names
-        )
+        answers = (Branch(name, len(name), among=tuple(among[name[:n]] for n in range(len(name)))) for name in names)
         return cls(names, tuple(answers), llm.encode("\n"))
 
     def quoted(self, item: int) -> tuple[int, ...]:

@@ -38,9 +38,7 @@ def example(ranker, each: CandidateList, asked: Prompt, right: Sequence[int]) ->
     return Example(asked, (ChoiceSet((0,), int(np.flatnonzero(order == right[0])[0])),))
 
 
-def utilities(
-    ranker, lists: Sequence[CandidateList], asked: Sequence[Prompt], path: Path, what: str
-) -> pd.DataFrame:
+def utilities(ranker, lists: Sequence[CandidateList], asked: Sequence[Prompt], path: Path, what: str) -> pd.DataFrame:
     """log p of every candidate's letter: columns key, candidate, utility."""
     scores = batches.score(ranker.llm, asked, path, what, ranker.row_tokens)
     shown = {each.key: prompts.shown_order(each.key, len(each.candidates)) for each in lists}

@@ -28,9 +28,7 @@ def example(ranker, each: CandidateList, asked: Prompt, right: Sequence[int]) ->
     return Example(asked, tuple(ChoiceSet((r, *wrong), 0) for r in right))
 
 
-def utilities(
-    ranker, lists: Sequence[CandidateList], asked: Sequence[Prompt], path: Path, what: str
-) -> pd.DataFrame:
+def utilities(ranker, lists: Sequence[CandidateList], asked: Sequence[Prompt], path: Path, what: str) -> pd.DataFrame:
     """log p of every candidate's title: columns key, candidate, utility."""
     scores = batches.score(ranker.llm, asked, path, what, ranker.row_tokens)
     return scores.rename(columns={"branch": "candidate", "log_p": "utility"})[["key", "candidate", "utility"]]

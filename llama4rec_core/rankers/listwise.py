@@ -35,9 +35,7 @@ def example(ranker, each: CandidateList, asked: Prompt, right: Sequence[int]) ->
     return Example(dataclasses.replace(asked, branches=(Branch(written, len(written)),)), (ChoiceSet((0,), 0),))
 
 
-def utilities(
-    ranker, lists: Sequence[CandidateList], asked: Sequence[Prompt], path: Path, what: str
-) -> pd.DataFrame:
+def utilities(ranker, lists: Sequence[CandidateList], asked: Sequence[Prompt], path: Path, what: str) -> pd.DataFrame:
     """Minus the position of every candidate in what was written: columns key, candidate, utility."""
     titles = {each.key: ranker.named(each) for each in lists}
     longest = max((len(ranker.llm.encode("\n".join(each))) for each in titles.values()), default=0)

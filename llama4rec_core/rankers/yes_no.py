@@ -28,9 +28,7 @@ def prompt(ranker, each: CandidateList, hint: prompts.Hint | None) -> Prompt:
     return text.prompt(each.key, [Branch(tokens, choices=choices) for tokens in asked])
 
 
-def utilities(
-    ranker, lists: Sequence[CandidateList], asked: Sequence[Prompt], path: Path, what: str
-) -> pd.DataFrame:
+def utilities(ranker, lists: Sequence[CandidateList], asked: Sequence[Prompt], path: Path, what: str) -> pd.DataFrame:
     """log p(yes) - log p(no) of every candidate: columns key, candidate, utility."""
     scores = batches.score(ranker.llm, asked, path, what, ranker.row_tokens)
     signed = scores.assign(utility=scores["log_p"].where(scores["choice"] == 0, -scores["log_p"]))
