@@ -121,7 +121,7 @@ class InstructionSettings:
     shares: ShareSettings = dataclasses.field(default_factory=ShareSettings)
     """How they are divided."""
     window_users: Share = 0.35
-    """The share of users who have a window: targets of further examples, which the out-of-fold backbone has not seen."""
+    """The share of users who have a window: further examples' targets, which the out-of-fold backbone has not seen."""
     window: Share = 0.5
     """Which share of their training sequence the window is."""
 
@@ -191,7 +191,7 @@ class RankingSettings:
     mode: Literal[WAYS] = "likelihood"
     """Sequence likelihood, pointwise yes/no, letter choice, or listwise generation (the paper's)."""
     further_tokens: Size | None = 0
-    """Untuned, likelihood: how many tokens of a title are read past the one that tells it from all others; null: all."""
+    """Untuned, likelihood: tokens of a title that are read past the one that tells it from all others; null: all."""
     prior_weight: Weight = 0.5
     """Untuned, likelihood: of log p(title | no history), which is subtracted: mere words must not decide."""
 

@@ -7,9 +7,9 @@ An example is a prompt and, for each choice set in it, its alternatives and the 
     choice           -mean T log softmax_a S(a)/T    over a set's alternatives, S(a) = log p(a | prefix) - prior(a),
                                                      or log p(yes) - log p(no) where each candidate is asked about
 
-A token's set is what could stand there (`tree.Among`): of a title the trie's children, of a rating the scale. The second
-loss is what ranking by likelihood needs: not that the right title is likely, but that it is likelier than the others. A
-temperature T may soften it; T in front keeps the gradient's size. Yes and no have T = 1.
+A token's set is what could stand there (`tree.Among`): of a title the trie's children, of a rating the scale. The
+second loss is what ranking by likelihood needs: not that the right title is likely, but that it is likelier than the
+others. A temperature T may soften it; T in front keeps the gradient's size. Yes and no have T = 1.
 """
 
 from __future__ import annotations

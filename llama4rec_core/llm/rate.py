@@ -32,7 +32,8 @@ def rate(
     (over the scale), likeliest.
 
     asked: a name, the cases with a backbone's ratings, and the hints that prompts carry (None: LLM' or untuned), each.
-    titles: as prompts quote them. length: rated titles of the history. The LLM's own answers are left in `path`, resumably.
+    titles: as prompts quote them. length: rated titles of the history. The LLM's own answers are left in `path`,
+    resumably.
     """
     groups = [
         (f"{name}-{key}", rows, hints)
