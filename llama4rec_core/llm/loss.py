@@ -41,11 +41,11 @@ class Answering(nn.Module):
         """model: a causal LM with float32 weights; dtype: what its layers compute in."""
         super().__init__()
         self.body, self.dtype = model.base_model, dtype
-        self.table, head = model.get_input_embeddings(), model.get_output_embeddings()
-        self.register_buffer("tokens", tokens.to(self.table.weight.device), persistent=False)
-        self.rows = nn.Parameter(self.table.weight.detach()[self.tokens])  # [n, D]
-        self.matrices = [(self.table, self.rows)]
-        if head.weight is not self.table.weight:  # not one matrix
+        table, head = model.get_input_embeddings(), model.get_output_embeddings()
+        self.register_buffer("tokens", tokens.to(table.weight.device), persistent=False)
+        self.rows = nn.Parameter(table.weight.detach()[self.tokens])  # [n, D]
+        self.matrices = [(table, self.rows)]  # in a list, so that the body's own are not saved twice
+        if head.weight is not table.weight:  # not one matrix
             self.head_rows = nn.Parameter(head.weight.detach()[self.tokens])
             self.matrices.append((head, self.head_rows))
         for matrix, _ in self.matrices:
