@@ -22,7 +22,7 @@ from llama4rec_core.data.wording import Words
 from llama4rec_core.files import write_text
 
 CONFIG = ConfigDict(extra="forbid", use_attribute_docstrings=True)
-WAYS = ("likelihood", "yes_no", "letters", "listwise")  # of ranking with an LLM
+WAYS = ("likelihood", "pointwise", "yes_no", "letters", "listwise")  # of ranking with an LLM
 Count = Annotated[int, Field(ge=1)]
 Size = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -189,7 +189,7 @@ class RankingSettings:
     """Notebook 10: how the LLM ranks."""
 
     mode: Literal[WAYS] = "likelihood"
-    """Sequence likelihood, pointwise yes/no, letter choice, or listwise generation (the paper's)."""
+    """Sequence likelihood, pointwise rating, yes/no, letter choice, or listwise generation (the paper's)."""
     further_tokens: Size | None = 0
     """Untuned, likelihood: tokens of a title that are read past the one that tells it from all others; null: all."""
     prior_weight: Weight = 0.5

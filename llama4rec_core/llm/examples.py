@@ -212,7 +212,7 @@ def by_kind(
             out[task] = rating_examples(llm, histories, titles, groups, rated_history, hints)
         else:
             examples = (ranker.example(each, hints) for each in with_target(candidate_lists(known.cases, known.items)))
-            out[task] = [_named(task, each) for each in examples]
+            out[task] = [_named(task, each) for each in examples if each is not None]
     out["pair"] = pair_examples(llm, histories, titles, windows, ranker.length, rng)
     return out
 

@@ -1,4 +1,4 @@
-"""Four ways to let an LLM rank the candidates of a list, one file each, with the same three functions:
+"""Five ways to let an LLM rank the candidates of a list, one file each, with the same three functions:
 
     prompt(ranker, list, hint)                   what is asked
     example(ranker, list, prompt, right)         the same with the right answers, for tuning
@@ -24,9 +24,15 @@ from llama4rec_core.llm.model import LLM
 from llama4rec_core.llm.titles import Titles
 from llama4rec_core.llm.tree import Prompt
 from llama4rec_core.presets import Preset, needs_prior
-from llama4rec_core.rankers import letters, likelihood, listwise, yes_no
+from llama4rec_core.rankers import letters, likelihood, listwise, pointwise, yes_no
 
-WAYS = {"likelihood": likelihood, "yes_no": yes_no, "letters": letters, "listwise": listwise}
+WAYS = {
+    "likelihood": likelihood,
+    "pointwise": pointwise,
+    "yes_no": yes_no,
+    "letters": letters,
+    "listwise": listwise,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,8 +74,11 @@ class Ranker:
         hint = hints.ranking(self.histories, each.user, each.candidates) if hints else None
         return WAYS[self.way].prompt(self, each, hint)
 
-    def example(self, each: CandidateList, hints: Hints | None = None) -> Example:
-        """The prompt with its right answers, the list's targets. Raises ValueError for a list without its target."""
+    def example(self, each: CandidateList, hints: Hints | None = None) -> Example | None:
+        """The prompt with its right answers, the list's targets; None where the way learns from ratings instead.
+
+        Raises ValueError for a list without its target.
+        """
         right = [c for c, item in enumerate(each.candidates) if item in each.targets]
         if not right:
             raise ValueError(f"the list {each.key} does not hold its target: it teaches nothing")

@@ -1,0 +1,36 @@
+"""Pointwise rating: each candidate is rated as in rating prediction, and the best rated come first (the paper's other
+way). No list is shown, so no order can matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from llama4rec_core.llm import batches, prompts
+from llama4rec_core.llm.examples import CandidateList, Example
+from llama4rec_core.llm.tree import Prompt
+
+
+def prompt(ranker, each: CandidateList, hint: prompts.Hint | None) -> Prompt:
+    """A branch per candidate, whose choices are the scale's ratings. A list's hint has no ratings and is not told."""
+    histories = ranker.histories
+    rated = histories.rated(each.user, each.prefix, ranker.length)
+    items = each.candidates.tolist()
+    return prompts.rating(ranker.llm, each.key, ranker.titles, rated, items, histories.scale, histories.words)
+
+
+def example(ranker, each: CandidateList, asked: Prompt, right: Sequence[int]) -> Example | None:
+    """None: what is learnt are ratings, and they have examples of their own."""
+    return None
+
+
+def utilities(ranker, lists: Sequence[CandidateList], asked: Sequence[Prompt], path: Path, what: str) -> pd.DataFrame:
+    """The expected rating of every candidate: columns key, candidate, utility."""
+    scores = batches.score(ranker.llm, asked, path, what, ranker.row_tokens)
+    value = np.exp(scores["log_p"]) * ranker.histories.values[scores["choice"]]
+    summed = scores.assign(utility=value).groupby(["key", "branch"], sort=False)["utility"].sum().reset_index()
+    return summed.rename(columns={"branch": "candidate"})
