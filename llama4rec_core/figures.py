@@ -342,7 +342,7 @@ def tuning_curve(curve: pd.DataFrame, title: str | None = None, steps: int = 10)
 
 
 def _metric_of(log: pd.DataFrame) -> str:
-    metrics = [c for c in log.columns if c not in ("epoch", "loss", "seconds")]
+    metrics = [c for c in log.columns if c not in ("epoch", "loss", "seconds", "steps", "epochs_at_most")]
     if len(metrics) != 1:
         raise ValueError(f"the log needs one validation metric beside epoch, loss and seconds, got {metrics}")
     return metrics[0]

@@ -190,7 +190,7 @@ def settings_of(name: str, overrides: dict | None = None):
 class Fitted:
     """A trained backbone.
 
-    `log` has one row an epoch: epoch, loss, the validation metric ("ndcg@10" or "rmse"), seconds of training so far
+    `log` has one row an epoch: epoch, loss, the validation metric ("ndcg@10" or "rmse"), seconds of training and gradient steps so far
     (validation is not timed). Asking for what the task does not have, such as the ratings of MF, is a ValueError.
     """
 
@@ -248,7 +248,7 @@ def _train(name, module, data, valid, settings, rng) -> pd.DataFrame:
     if not parameters:
         return pd.DataFrame([{"epoch": 0, "loss": np.nan, metric: measure(), "seconds": 0.0}])
     optimizer = torch.optim.Adam(parameters, lr=settings.lr, fused=True)
-    seconds, log, best = 0.0, [], None
+    seconds, steps, log, best = 0.0, 0, [], None
     for epoch in range(1, settings.epochs + 1):
         start = time.perf_counter()
         module.train()
@@ -261,11 +261,13 @@ def _train(name, module, data, valid, settings, rng) -> pd.DataFrame:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            steps += 1
             total += loss.item() * len(batch[0])
         if not np.isfinite(total):
             raise ValueError(f"{name}'s loss is not finite in epoch {epoch}: a lower lr than {settings.lr} may help")
         seconds += time.perf_counter() - start
-        log.append({"epoch": epoch, "loss": total / len(order), metric: measure(), "seconds": seconds})
+        made = {"epoch": epoch, "loss": total / len(order), metric: measure(), "seconds": seconds, "steps": steps}
+        log.append(made)
         if valid is None:
             continue
         value = sign * log[-1][metric]
