@@ -19,6 +19,7 @@ from llama4rec_core.data.histories import Histories
 from llama4rec_core.data.prepared import read_prepared
 from llama4rec_core.data.wording import FILMS
 from llama4rec_core.files import write_frame, write_json
+from llama4rec_core.llm.tree import Among
 from llama4rec_core.run import Run
 
 # -- an LLM ------------------------------------------------------------------------------------------------------------
@@ -32,6 +33,7 @@ class Characters:
     def __init__(self, likes=lambda prefix, text: 0.0, checkpoint=""):
         self.name, self.sha256, self.checkpoint_sha256 = "characters", "", checkpoint
         self.likes, self.read = likes, []  # read: the prompts that it was asked to score
+        self.sets = {}  # one Among for each set of tokens
         self.model = SimpleNamespace(parameters=list, device="cpu")
 
     def encode(self, text):
@@ -41,7 +43,8 @@ class Characters:
         return "".join(map(chr, tokens))
 
     def choices(self, texts):
-        return (ord(" "),), tuple(ord(text[1]) for text in texts)
+        own = tuple(ord(text[1]) for text in texts)
+        return (ord(" "),), self.sets.setdefault(own, Among(own))
 
     def text(self, prompt):
         return self.decode(prompt.prefix)
@@ -60,7 +63,7 @@ def score_row(llm, prompts):
             if not branch.choices:
                 values.append(np.array([llm.likes(llm.text(prompt), text)]))
                 continue
-            each = np.array([llm.likes(llm.text(prompt), text + chr(token)) for token in branch.choices])
+            each = np.array([llm.likes(llm.text(prompt), text + chr(token)) for token in branch.choices.tokens])
             values.append(each - np.log(np.exp(each).sum()))
         out.append(values)
     return out
