@@ -6,7 +6,7 @@ import pytest
 from standins import Characters, by_hand, score_row
 
 from llama4rec_core.backbones.predict import Predictions
-from llama4rec_core.llm import batches, prompts
+from llama4rec_core.llm import batches
 from llama4rec_core.llm.examples import CandidateList, by_kind, rating_groups, rating_prompt, same_with_hints
 from llama4rec_core.llm.hints import Hints
 from llama4rec_core.llm.rate import rate
@@ -114,6 +114,20 @@ def test_ratings_are_asked_with_each_one_s_hints_and_come_back_case_by_case(tmp_
     assert set(texts) == {"deployed-rating-0-2", "deployed-rating-2-1", "out_of_fold-rating-0-2"}
     for key, text in texts.items():
         assert ("similar taste" in text) == ("predicts" in text) == key.startswith("out_of_fold")
+
+
+def test_validation_and_test_cases_of_one_history_share_a_prompt_and_keep_their_own_ratings(tmp_path, monkeypatch):
+    """User 0 has a validation and a test case after the same history, user 2 a test case between them in the table."""
+    monkeypatch.setattr(batches, "score_row", score_row)
+    llm = Characters(lambda prefix, text: 9.0 * (int(text[-1]) == 1 + TITLES.index(text.split(":")[0]) % 5))
+    rows = [("valid", 0, 2, 5.0, 3), ("test", 2, 3, 4.0, 2), ("test", 0, 1, 1.0, 3)]
+    cases = pd.DataFrame(rows, columns=["part", "user", "item", "rating", "prefix"])
+    known = Predictions(cases, None, None, np.array([1.5, 2.5, 3.5], dtype=np.float32), np.zeros((3, 0)))
+    found = rate(llm, KNOWN, WHOLE, [("a", known, None)], 5, (1, 5), tmp_path / "x.parquet", "test", 512)
+    assert sorted(prompt.key for prompt in llm.read) == ["a-rating-0-3", "a-rating-2-2"]
+    columns = ["part", "user", "item", "rating", "backbone", "likeliest"]
+    told = found[columns].sort_values(["user", "part"]).to_numpy().tolist()
+    assert told == [["test", 0, 1, 1, 3.5, 2], ["valid", 0, 2, 5, 1.5, 3], ["test", 2, 3, 4, 2.5, 4]]
 
 
 def test_what_llm_is_tuned_on_has_hints_in_candidate_lists_and_ratings_alone_and_is_otherwise_the_same():
