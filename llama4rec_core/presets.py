@@ -82,6 +82,8 @@ class PromptSettings:
     """The same for rating prompts."""
     similar: Size = 10
     """How many titles of the similar user are told."""
+    titles: Literal["own", "permuted"] = "own"
+    """permuted: each item has another one's title, a control that asks what the titles' language is worth."""
 
 
 @dataclass(frozen=True, config=CONFIG)

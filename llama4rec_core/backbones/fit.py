@@ -190,8 +190,9 @@ def settings_of(name: str, overrides: dict | None = None):
 class Fitted:
     """A trained backbone.
 
-    `log` has one row an epoch: epoch, loss, the validation metric ("ndcg@10" or "rmse"), seconds of training (validation
-    is not timed) and gradient steps so far. Asking for what the task does not have, such as the ratings of MF, is a ValueError.
+    `log` has one row an epoch: epoch, loss, the validation metric ("ndcg@10" or "rmse"), seconds of training
+    (validation is not timed) and gradient steps so far. Asking for what the task does not have, such as the ratings of
+    MF, is a ValueError.
     """
 
     name: str

@@ -1,6 +1,6 @@
 """What every step after notebook 01 starts from: the data set, its split, the histories, and the windows."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +36,9 @@ def prepare(dataset: Dataset, preset: Preset) -> Prepared:
     window = windows(parts.train, dataset.n_users, asked.window_users, asked.window, seed)
     words = preset.data.words or WORDS.get(preset.data.name, Words())
     told = histories(dataset, parts, window, words)
+    if preset.prompts.titles == "permuted":
+        order = np.random.default_rng(STREAMS["permuted titles"]).permutation(dataset.n_items)
+        told = replace(told, titles=tuple(told.titles[item] for item in order))
     return Prepared(dataset, parts, told, window, parts.protocol + TIES[preset.data.tie_break])
 
 
