@@ -36,7 +36,7 @@ def example():
 def test_targets_say_which_place_predicts_which_token():
     batch = collate([[example()]], 6)
     table = batch["labels"]
-    places, tokens = batch["places"][table[:, PLACE].long()], batch["vocabulary"][table[:, TOKEN].long()]
+    places, tokens = batch["places"][table[:, PLACE]], batch["vocabulary"][table[:, TOKEN]]
     rows = list(zip(places.tolist(), tokens.tolist(), table[:, LEARN].bool().tolist(), strict=True))
     # the history's 2 after place 0; 3 after the prefix's end, 4 after 3 (place 2); 5 after the prefix's end, not learnt
     assert rows == [(0, 2, True), (1, 3, True), (2, 4, True), (1, 5, False)]
@@ -55,7 +55,7 @@ def test_a_target_s_logits_are_of_its_set_and_a_place_has_a_row_for_each_of_its_
         for place, held in zip(batch["places"].tolist(), batch["held"][batch["of_set"]], strict=True)
     ]
     assert sorted(rows) == [(0, [2, 6]), (1, [3, 5]), (1, [7, 8, 9])]
-    table = batch["labels"].long()
+    table = batch["labels"]
     of_label = table[:, PLACE].tolist(), batch["vocabulary"][table[:, TOKEN]].tolist()
     found = [(*rows[place], token) for place, token in zip(*of_label, strict=True)]
     title, digit = (1, [3, 5]), (1, [7, 8, 9])
@@ -112,7 +112,7 @@ def test_a_title_and_a_digit_in_one_row_keep_their_own_temperatures():
     batch = collate([[example(), digit]], 10)
     logits = torch.randn(1, len(batch["places"]), 10)
     table = torch.log_softmax(logits[0], -1)
-    label = [table[place, token].item() for place, token in batch["labels"][:, [PLACE, TOKEN]].long()]
+    label = [table[place, token].item() for place, token in batch["labels"][:, [PLACE, TOKEN]]]
     right, wrong, (low, high) = label[1] + label[2], label[3], label[4:]
     title = -6 * (right / 6 - math.log(math.exp(right / 6) + math.exp(wrong / 6)))
     rating = -(high - math.log(math.exp(high) + math.exp(low)))
