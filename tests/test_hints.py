@@ -15,6 +15,7 @@ from llama4rec_core.rankers import WAYS, Ranker
 
 TITLES = ("Alien", "Brazil", "Clue", "Diva", "Emma", "Fargo", "Ghost", "Heat")
 LLM = Characters()
+HINTED = [way for way in WAYS if way != "pointwise"]
 WHOLE = Titles.whole(LLM, TITLES, None)
 # user 0 trained on 4 5 6, user 1 on 2 3 0 7, user 2 on 1 6; the last of these is each one's window; then come two more
 SEQUENCES = [[4, 5, 6, 0, 1], [2, 3, 0, 7, 4, 5], [1, 6, 2, 3]]
@@ -34,14 +35,18 @@ def ranker(way="likelihood", length=2):
     return Ranker(way, LLM, KNOWN, WHOLE, length, np.zeros(8, dtype=np.float32), 512)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", HINTED)
 def test_a_hint_is_told_before_the_history_in_every_way_of_ranking(way):
     plain, hinted = (LLM.text(ranker(way).prompt(EACH, hints)) for hints in (None, HINTS))
     assert plain.startswith(HISTORY) and hinted == TOLD + plain
     assert "similar taste" not in plain and "suggests" not in plain
 
 
-@pytest.mark.parametrize("way", WAYS)
+def test_pointwise_ranking_tells_no_hint():
+    assert ranker("pointwise").prompt(EACH, HINTS) == ranker("pointwise").prompt(EACH)
+
+
+@pytest.mark.parametrize("way", HINTED)
 def test_a_training_example_carries_the_hint_of_its_prompt_in_every_way_of_ranking(way):
     plain, hinted = (ranker(way).example(EACH, hints).prompt for hints in (None, HINTS))
     assert LLM.text(hinted) == TOLD + LLM.text(plain)

@@ -25,6 +25,7 @@ TITLES = ("Alien", "The Godfather", "Fargo", "Il Postino", "Toy Story", "Jurassi
 FILMS = TITLES[:4]
 LLM = Characters()
 SCORED = [way for way in WAYS if way != "listwise"]
+HINTED = [way for way in WAYS if way != "pointwise"]
 # user 0 chose items 4 and 5, user 1 chose items 2, 3 and 0; item n has the n-th title
 KNOWN = by_hand([[4, 5], [2, 3, 0]], [2, 3], [1, 2], TITLES, [5, 3, 4, 1, 2])
 
@@ -140,7 +141,7 @@ def test_candidates_that_are_shown_have_their_whole_titles_even_where_histories_
     assert history.endswith("oldest first:\nTo\nJ\n") and all(film + "\n" in shown for film in FILMS)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", HINTED)
 def test_hints_stand_first_in_every_way_s_prompt_word_for_word(way):
     """The similar user's first two titles (its window is not quoted), what the backbone said in its own order, then the
     history."""
@@ -204,7 +205,8 @@ def test_a_tuned_llm_is_told_titles_apart_and_the_untuned_one_whole():
 
 
 def test_what_each_way_is_taught():
-    teach = {way: ranker(way).example(some(targets=(2, 0))) for way in WAYS}
+    teach = {way: ranker(way).example(some(targets=(2, 0))) for way in HINTED}
+    assert ranker("pointwise").example(some(targets=(2, 0))) is None  # ratings have examples of their own
     for way in ("likelihood", "yes_no"):  # each right one, in the candidates' order, against all wrong ones
         assert teach[way].choice_sets == (ChoiceSet((0, 1, 3), 0), ChoiceSet((2, 1, 3), 0))
     (letter,) = teach["letters"].choice_sets
@@ -241,6 +243,25 @@ def test_utilities_by_yes_and_no_rise_with_yes(tmp_path, monkeypatch):
     for items in found.values():
         for item, value in items.items():
             assert value == pytest.approx(len(TITLES[item]), abs=1e-4)
+
+
+def test_pointwise_each_candidate_is_rated_and_its_utility_is_the_rating_expected(tmp_path, monkeypatch):
+    """The LLM is sure of 1 + the title's place among five, or between that and 1."""
+
+    def likes(prefix, text):
+        asked.add(prefix)
+        best = 1 + TITLES.index(text.split(":")[0]) % 5
+        return 20.0 * (int(text[-1]) in (1, best))
+
+    asked: set[str] = set()
+    found = asked_ranker("pointwise", tmp_path, monkeypatch, likes)
+    for items in found.values():
+        assert items == {item: pytest.approx((2 + item % 5) / 2, abs=1e-4) for item in items}
+    history = "Ratings from 1 to 5 that this viewer gave, oldest first:\n"
+    assert asked == {
+        history + "Toy Story: 5\nJurassic Park: 3\n",
+        history + "Fargo: 4\nIl Postino: 1\nAlien: 2\n",
+    }
 
 
 def test_utilities_by_letter_are_those_of_the_letter_before_the_title(tmp_path, monkeypatch):
