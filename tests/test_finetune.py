@@ -299,18 +299,23 @@ def test_tuning_teaches_and_changes_of_the_vocabulary_only_what_occurs(tmp_path,
     after = model.load(str(base), folder, torch.float32)
     assert after.checkpoint_sha256 and not after.model.training
 
-    held = torch.zeros(N_TOKENS, dtype=torch.bool)
-    held[tokens_of(examples, N_TOKENS)] = True
-    for name in ("get_input_embeddings", "get_output_embeddings"):
+    read, possible = set(), set()
+    for prompt in (each.prompt for each in examples):
+        read.update(prompt.prefix, *(branch.read for branch in prompt.branches))
+        sets = [among for _, among in prompt.learn]
+        sets += [among for branch in prompt.branches for among in (branch.choices, *branch.among) if among]
+        possible.update(*(among.tokens for among in sets if len(among.tokens) > 1))  # log p of the only one is 0
+    tables = ("get_output_embeddings", possible), ("get_input_embeddings", read)
+    for name, learnt in tables[:1] if tied else tables:
         before, now = (getattr(each.model, name)().weight for each in (fresh, after))
-        assert torch.equal(before[~held], now[~held]) and (before[held] != now[held]).any(dim=1).all()
-    for asked in examples[1:]:
-        prefix, branches = asked.prompt.prefix, asked.prompt.branches
-        for b in (asked.choice_sets[0].branches[asked.choice_sets[0].right],):
-            if branches[b].answer:
-                n = len(branches[b].tokens) - branches[b].answer
-                given = prefix + branches[b].tokens[:n], branches[b].tokens[n:], branches[b].among
-                assert answer_log_p(after, *given) > answer_log_p(fresh, *given)
+        changes = (before != now).any(dim=1).nonzero().flatten().tolist()
+        assert set(changes) == (read | possible if tied else learnt)
+    for asked in (examples[1], examples[3]):
+        prompt, (branches, right) = asked.prompt, (asked.choice_sets[0].branches, asked.choice_sets[0].right)
+        answer = prompt.branches[branches[right]]
+        n = len(answer.tokens) - answer.answer
+        given = prompt.prefix + answer.tokens[:n], answer.tokens[n:], answer.among
+        assert answer_log_p(after, *given) > answer_log_p(fresh, *given)
 
     told = read_json(folder / "tuning.json")
     curve = pd.read_csv(folder / "curve.csv")
