@@ -271,7 +271,7 @@ rule tables:
         expand(f"{RUN}/rows/{{name}}-s{{seed}}/{{file}}", **EACH, file=["per_user.parquet", "choice.json"]),
         all_opinions("json", LLMS),
         expand(f"{RUN}/augmentation/{{kind}}-s{{seed}}.json", kind=MADE, seed=PRESET.seeds),
-        expand(f"{RUN}/llm/{{llm}}_hints-s{{seed}}/tuning.json", llm=["without", "with"], seed=PRESET.seeds),
+        expand(f"{RUN}/llm/{{llm}}-s{{seed}}/tuning.json", llm=["trunk", "without_hints", "with_hints"], seed=PRESET.seeds),
         f"{RUN}/llm/memorization.csv",
     output:
         notebook=f"{RUN}/notebooks/09_tables_and_figures.ipynb",

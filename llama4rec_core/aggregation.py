@@ -330,6 +330,45 @@ def cross_fitted(
     return values
 
 
+# --- the stack: several opinions at once -----------------------------------------------------------
+
+
+def stack_lists(features, target, ridge: float = 1.0) -> np.ndarray:
+    """Weights w [K] of a stack: sum over lists of log softmax(features w) at the target, less ridge |w|^2 / 2, at its
+    largest (McFadden's conditional logit, 1974).
+
+    features [m, C, K]: each candidate by K judges; target [m]: the target's column. Newton's method; concave, so there
+    is one answer. Raises ValueError where shapes differ.
+    """
+    x, target = _finite("the features", features, ndim=3), np.asarray(target)
+    if target.shape != x.shape[:1]:
+        raise ValueError(f"target must be [m] for features [m, C, K], got {target.shape} and {x.shape}")
+    w, right = np.zeros(x.shape[2]), x[np.arange(len(x)), target]  # [K], [m, K]
+    for _ in range(100):
+        p = softmax(x @ w, axis=1)[..., None]  # [m, C, 1]
+        mean = (p * x).sum(axis=1)  # [m, K]
+        gradient = (right - mean).sum(axis=0) - ridge * w
+        spread = np.einsum("mck,mcl->kl", p * x, x) - mean.T @ mean + ridge * np.eye(len(w))
+        step = np.linalg.solve(spread, gradient)
+        w = w + step / max(1.0, np.abs(step).max())  # at most 1, so that it cannot overshoot far
+        if np.abs(step).max() < 1e-10:
+            break
+    return w
+
+
+def stack_ratings(features, actual, ridge: float = 1.0) -> np.ndarray:
+    """[K + 1], an intercept and weights: ridge regression of ratings `actual` [n] on K judges' `features` [n, K].
+
+    Raises ValueError where shapes differ.
+    """
+    x, y = _finite("the features", features, ndim=2), _finite("the ratings", actual, ndim=1)
+    if len(x) != len(y):
+        raise ValueError(f"actual must be [n] for features [n, K], got {y.shape} and {x.shape}")
+    centre, mean = x.mean(axis=0), y.mean()
+    w = np.linalg.solve((x - centre).T @ (x - centre) + ridge * np.eye(x.shape[1]), (x - centre).T @ (y - mean))
+    return np.concatenate([[mean - centre @ w], w])
+
+
 def _finite(name: str, values, ndim: int | None = None) -> np.ndarray:
     """`values` as float64, or ValueError where the number of axes is wrong or an entry is not finite."""
     values = np.asarray(values, dtype=np.float64)

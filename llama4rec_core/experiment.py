@@ -8,8 +8,8 @@ Shapes: n cases, m of them asked about, C candidates, U users.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -197,6 +197,42 @@ def validated(task: Task, cases: Mapping[str, Lists | Ratings], choices: Mapping
     return out
 
 
+# -- the stack ---------------------------------------------------------------------------------------------------------
+
+
+def fit_stack(cases: Sequence[Lists] | Sequence[Ratings]) -> np.ndarray:
+    """The weights of a backbone and several opinions together: `aggregation.stack_lists` or `stack_ratings`.
+
+    cases: the same validation cases, with another opinion each. Raises ValueError for cases of another part.
+    """
+    first = cases[0]
+    if not (first.parts == "valid").all():
+        raise ValueError("a stack is fitted on validation alone: hand in cases of the part 'valid'")
+    if isinstance(first, Ratings):
+        return aggregation.stack_ratings(_judged(cases), first.actual)
+    found = first.predictions.items[first.asked] == first.targets[first.asked, None]
+    held = found.any(axis=1)
+    return aggregation.stack_lists(_judged(cases)[held], found[held].argmax(axis=1))
+
+
+def stacked(cases: Sequence[Lists] | Sequence[Ratings], weights: np.ndarray) -> Lists | Ratings:
+    """The cases with the stack as the opinion; alone, with weight 1, it is the final order or rating."""
+    if isinstance(cases[0], Ratings):
+        return replace(cases[0], opinion=weights[0] + _judged(cases) @ weights[1:])
+    return replace(cases[0], opinion=_judged(cases) @ weights, utilities="standardised")
+
+
+def _judged(cases: Sequence[Lists] | Sequence[Ratings]) -> np.ndarray:
+    """What the backbone and each opinion say: ratings [n, K], or scores standardised within the list [m, C, K]."""
+    first = cases[0]
+    if isinstance(first, Ratings):
+        return np.stack([first.backbone, *(each.opinion for each in cases)], axis=-1)
+    if any((each.asked != first.asked).any() for each in cases):
+        raise ValueError("the opinions of a stack must be about the same lists")
+    scores = [first.predictions.scores[first.asked], *(each.opinion for each in cases)]
+    return np.stack([aggregation.standardise(each) for each in scores], axis=-1)
+
+
 # -- measuring ---------------------------------------------------------------------------------------------------------
 
 
@@ -212,8 +248,7 @@ def measure(
     for name, each in cases.items():
         variant, choice = VARIANTS[name], choices.get(name)
         alpha = weights_of(variant, choice, n_train)
-        frame = each.per_user(alpha).assign(row=name, mode=None, alpha_1=np.nan, alpha_2=np.nan, changed=np.nan)
-        frame["cases"] = frame["user"].map(pd.Series(each.users).value_counts())
+        frame = of_row(name, each, alpha)
         if variant.blended:
             frame = frame.assign(alpha_1=choice.alpha_1, alpha_2=choice.alpha_2)
             frame["mode"] = "rating" if task.root else each.utilities
@@ -221,6 +256,12 @@ def measure(
                 frame["changed"] = frame["user"].map(top_changed(cases["Base"], each, alpha))
         frames.append(frame)
     return pd.concat(frames, ignore_index=True)
+
+
+def of_row(name: str, cases: Lists | Ratings, alpha: np.ndarray | float) -> pd.DataFrame:
+    """One row's metrics for each user, with the columns of `measure`, those of blended rows empty."""
+    frame = cases.per_user(alpha).assign(row=name, mode=None, alpha_1=np.nan, alpha_2=np.nan, changed=np.nan)
+    return frame.assign(cases=frame["user"].map(pd.Series(cases.users).value_counts()))
 
 
 def over_users(task: Task, users: np.ndarray, values: np.ndarray) -> float:

@@ -34,7 +34,7 @@ PLACE = ["dataset", "protocol", "backbone"]
 PER_USER = [*PLACE, "row", "seed", "user", "cases"]  # what a per-user frame needs beside the metrics
 SETTINGS = ["alpha_1", "alpha_2", "mode", "changed"]  # what `build` takes along where it is there
 SECOND_OPINION = "Base + "  # how the names of rows begin that blend the backbone with a model that is no LLM
-TUNING = {"lm_head": "LM head", "lora": "LoRA", "full": "all parameters"}  # what is tuned
+TUNING = {"lora": "LoRA", "full": "all parameters"}  # what is tuned
 MAIN = {task.metric for task in TASKS.values()}
 
 _TEXT = {*KEY, *PAIR_KEY, "commit", "tuning", "alpha_1", "alpha_2", "mode"}
@@ -43,7 +43,7 @@ _DECIMALS = {column: 6 for column in (*COLUMNS, *PAIR_COLUMNS) if column not in 
 }  # fmt: skip
 _ROWS = (
     "Base", "IFT", "Llama4Rec", "w/o DA", "w/o PA", "w/o AA", "random DA", "Base + popularity", "Base + item-kNN",
-    "Base + recent item-kNN", "Base + EASE", "Base + biases",
+    "Base + recent item-kNN", "Base + EASE", "Base + biases", "stack", "stack + LLM",
 )  # fmt: skip
 _ORDER = {  # of lines and of Markdown columns; a name that is not here follows, by alphabet
     "preset": ("smoke", "quick", "laptop", "paper"),
@@ -113,9 +113,11 @@ def compare_rows(
 
 
 def pairs_of(rows: Sequence[str]) -> list[tuple[str, str]]:
-    """Llama4Rec with each of its ablations, controls and second opinions among `rows`."""
+    """Llama4Rec with each of its ablations, controls and second opinions among `rows`; the stack with and without the
+    LLM."""
     others = [row for row in dict.fromkeys(rows) if row not in ("Base", "IFT", "Llama4Rec")]
-    return [("Llama4Rec", other) for other in others]
+    found = [("Llama4Rec", other) for other in others]
+    return found + [("stack + LLM", "stack")] * ("stack + LLM" in others)
 
 
 def _places(per_user: pd.DataFrame):
@@ -133,7 +135,7 @@ def _about(preset: Preset, llm: bool) -> dict[str, str]:
 
 
 def _has_llm(row: str) -> bool:
-    return row != "Base" and not row.startswith(SECOND_OPINION)
+    return row not in ("Base", "stack") and not row.startswith(SECOND_OPINION)
 
 
 def _measured(place: tuple[str, str, str], frame: pd.DataFrame) -> dict[str, dict[str, np.ndarray]]:

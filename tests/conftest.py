@@ -14,10 +14,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # several processes at once: with more 
 
 @pytest.fixture(scope="session")
 def llm():
-    """SmolLM2-135M-Instruct out of its wheel."""
+    """SmolLM2-135M-Instruct out of its wheel, in float32: its scores are compared with other ways of reading it."""
+    import torch
+
     from llama4rec_core.llm import model
 
-    return model.load(model.SMOLLM2)
+    return model.load(model.SMOLLM2, dtype=torch.float32)
 
 
 @pytest.fixture

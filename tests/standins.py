@@ -32,7 +32,8 @@ class Characters:
 
     def __init__(self, likes=lambda prefix, text: 0.0, checkpoint=""):
         self.name, self.sha256, self.checkpoint_sha256 = "characters", "", checkpoint
-        self.likes, self.read, self.sets = likes, [], {}  # read: the prompts that it was asked to score
+        self.likes, self.read = likes, []  # read: the prompts that it was asked to score
+        self.sets = {}  # one Among for each set of tokens
         self.model = SimpleNamespace(parameters=list, device="cpu")
 
     def encode(self, text):
@@ -42,8 +43,8 @@ class Characters:
         return "".join(map(chr, tokens))
 
     def choices(self, texts):
-        tokens = tuple(ord(text[1]) for text in texts)
-        return (ord(" "),), self.sets.setdefault(tokens, Among(tokens))
+        own = tuple(ord(text[1]) for text in texts)
+        return (ord(" "),), self.sets.setdefault(own, Among(own))
 
     def text(self, prompt):
         return self.decode(prompt.prefix)

@@ -13,6 +13,7 @@ from llama4rec_core.backbones.fit import TrainingData
 from llama4rec_core.backbones.transformer import with_insertions
 from llama4rec_core.data.wording import FILMS
 from llama4rec_core.llm import batches
+from llama4rec_core.llm.titles import Titles
 from llama4rec_core.rankers import Ranker
 from llama4rec_core.run import rng as stream
 
@@ -39,9 +40,15 @@ def first_is_better(prefix, text):
     return 3.0 if answer == first else 1.0
 
 
-def asked_pairs(llm, tmp_path, users=(0, 1), per_user=2, seed=0, length=2):
+def ranker(llm, known=KNOWN, prior=None, row_tokens=4096):
+    """Tells the last two titles of a history, whole."""
+    prior = np.zeros(8, dtype=np.float32) if prior is None else prior
+    return Ranker("likelihood", llm, known, Titles.whole(llm, TITLES, None), 2, prior, row_tokens)
+
+
+def asked_pairs(llm, tmp_path, users=(0, 1), per_user=2, seed=0):
     rng = np.random.default_rng(seed)
-    return augmentation.pairs(llm, KNOWN, list(users), per_user, length, rng, tmp_path / f"{seed}.parquet", 4096)
+    return augmentation.pairs(ranker(llm), list(users), per_user, rng, tmp_path / f"{seed}.parquet")
 
 
 def test_the_item_that_the_llm_finds_likelier_is_preferred(tmp_path):
@@ -127,7 +134,7 @@ def close_or_far(prefix, text):
 def test_a_couple_with_a_small_margin_is_kept_in_the_table_and_leaves_the_triples_at_a_larger_one(tmp_path):
     known = by_hand([[4, 5], [0, 1, 2, 3]], [2, 4], [1, 3], TITLES)
     rng = np.random.default_rng(0)
-    found = augmentation.pairs(Characters(close_or_far), known, [0, 1], 2, 2, rng, tmp_path / "p.parquet", 4096)
+    found = augmentation.pairs(ranker(Characters(close_or_far), known), [0, 1], 2, rng, tmp_path / "p.parquet")
     assert len(found) == 4 and found["agreed"].all()
     sure = found["preferred"] < 2
     assert (found.loc[sure, "margin"] >= 10).all() and (found.loc[~sure, "margin"] <= 2.5).all()
@@ -142,10 +149,11 @@ def test_a_user_with_few_items_left_is_asked_less_and_one_with_none_not_at_all(t
     """User 0 has three items left, so one couple; user 1 has one; user 2 has all six."""
     known = by_hand([[0, 1, 2, 3, 4], [*range(7)], [0, 1]], [5, 7, 2], [1, 1, 1], TITLES)
     rng = np.random.default_rng(0)
-    found = augmentation.pairs(Characters(), known, [0, 1, 2], 3, 2, rng, tmp_path / "p.parquet", 4096)
+    found = augmentation.pairs(ranker(Characters(), known), [0, 1, 2], 3, rng, tmp_path / "p.parquet")
     assert found["user"].tolist() == [0, 2, 2, 2]
-    ranker = Ranker("likelihood", Characters(earlier_is_better), known, 2, None, np.zeros(8, dtype=np.float32), 4096)
-    made = augmentation.insertions(ranker, [0, 1, 2], 4, rng, tmp_path / "i.parquet")
+    made = augmentation.insertions(
+        ranker(Characters(earlier_is_better), known), [0, 1, 2], 4, rng, tmp_path / "i.parquet"
+    )
     assert made["user"].tolist() == [0, 2] and made["among"].tolist() == [3, 4] and made["item"].tolist()[0] == 5
 
 
@@ -153,10 +161,8 @@ def test_a_user_with_few_items_left_is_asked_less_and_one_with_none_not_at_all(t
 
 
 def asked_insertions(llm, tmp_path, prior=None, seed=0, sampled=3):
-    prior = np.zeros(8, dtype=np.float32) if prior is None else prior
-    ranker = Ranker("likelihood", llm, KNOWN, 2, None, prior, 4096)
     rng = np.random.default_rng(seed)
-    return augmentation.insertions(ranker, [0, 1, 2], sampled, rng, tmp_path / f"p2-{seed}.parquet")
+    return augmentation.insertions(ranker(llm, prior=prior), [0, 1, 2], sampled, rng, tmp_path / f"p2-{seed}.parquet")
 
 
 def drawn_items(seed, sampled=3):
@@ -195,7 +201,7 @@ def test_an_insertion_is_asked_for_after_the_training_history_and_without_hints(
     asked_insertions(llm, tmp_path)
     texts = {prompt.key: llm.text(prompt) for prompt in llm.read}
     assert texts == {
-        f"next-{user}": f"Films this viewer watched, oldest first:\n{history}This viewer watches next:\n"
+        f"next-{user}": f"Films this viewer watched, oldest first:\n{history}"
         for user, history in enumerate(("Fargo\nGhost\n", "Clue\nDiva\n", "Brazil\n"))
     }
     items, _ = drawn_items(0)
@@ -348,7 +354,7 @@ def test_prompts_are_read_in_rows_of_the_length_asked_for(tmp_path, monkeypatch)
     for row_tokens, expected in ((10**6, [3]), (100, [1, 1, 1])):
         rows.clear()
         rng, path = np.random.default_rng(0), tmp_path / f"{row_tokens}.parquet"
-        augmentation.pairs(Characters(), KNOWN, [0, 1, 2], 2, 2, rng, path, row_tokens)
+        augmentation.pairs(ranker(Characters(), row_tokens=row_tokens), [0, 1, 2], 2, rng, path)
         assert rows == expected
 
 

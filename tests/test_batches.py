@@ -1,6 +1,7 @@
 """Work in batches: what is done is not done again, another LLM's answers are thrown away, and a kill loses nothing."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,7 @@ import pytest
 from standins import Characters, score_row
 
 from llama4rec_core.llm import batches
-from llama4rec_core.llm.tree import Branch, Prompt
+from llama4rec_core.llm.tree import Among, Branch, Prompt
 
 BATCHES = [[3, 1], [0, 4], [2]]
 
@@ -94,10 +95,20 @@ def test_a_fingerprint_is_of_the_llm_its_checkpoint_and_all_that_is_asked():
     asked = [(llm, prompts, 5), (tuned, prompts, 5), (other, prompts, 5), (llm, later, 5), (llm, prompts, 6)]
     assert len({batches.fingerprint(*each) for each in asked}) == 5
     assert batches.fingerprint(llm, prompts, 5) == batches.fingerprint(Characters(), list(prompts), 5)
+    formats = [SimpleNamespace(**vars(llm) | {"model": SimpleNamespace(dtype=dtype)}) for dtype in ("half", "whole")]
+    assert len({batches.fingerprint(each, prompts) for each in formats}) == 2
+
+
+def test_a_fingerprint_tells_the_sets_that_tokens_are_among_by_their_tokens():
+    def asked(*tokens):
+        return [Prompt("a", (1,), (Branch((2,), 1, among=(Among(tokens),)), Branch((), choices=Among(tokens))))]
+
+    once, again, others = (batches.fingerprint(Characters(), asked(*tokens)) for tokens in ((2, 3), (2, 3), (2, 4)))
+    assert once == again != others
 
 
 def prompts_of(count):
-    return [Prompt(f"k{n}", (n, 1), (Branch((2, n), 2), Branch((3,), choices=(4, 5)))) for n in range(count)]
+    return [Prompt(f"k{n}", (n, 1), (Branch((2, n), 2), Branch((3,), choices=Among((4, 5))))) for n in range(count)]
 
 
 def test_scores_are_kept_by_prompt_branch_and_choice_and_asked_for_anew_by_another_checkpoint(tmp_path, monkeypatch):
@@ -166,7 +177,9 @@ def test_nothing_to_ask_costs_nothing(tmp_path):
 
 def test_logits_are_counted_where_they_are_computed():
     """Prefix of 3; titles of 2 and 1 tokens share the place before them; an answer after a question has its own; a
-    choice has none."""
-    branches = (Branch((4, 5), 2), Branch((6,), 1), Branch((7, 8, 9), 2), Branch((1,), choices=(2, 3)))
+    choice and a title told apart have none."""
+    few = Among((2, 3))
+    branches = (Branch((4, 5), 2), Branch((6,), 1), Branch((7, 8, 9), 2), Branch((1,), choices=few))
+    branches += (Branch((2, 3), 2, among=(few, few)),)
     assert batches.logits_of(Prompt("p", (1, 2, 3), branches)) == 1 + 1 + 0 + 2
     assert batches.logits_of(Prompt("p", (1, 2, 3), branches[3:])) == 0

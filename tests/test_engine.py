@@ -4,15 +4,17 @@ generation."""
 import numpy as np
 import pytest
 import torch
+from tiny import answer_log_p, next_log_p, saved, tiny
 
 from llama4rec_core.data import load, split
 from llama4rec_core.data.histories import histories
 from llama4rec_core.data.wording import WORDS
-from llama4rec_core.llm import score
+from llama4rec_core.llm import model, score
 from llama4rec_core.llm.examples import CandidateList
 from llama4rec_core.llm.generate import generate
-from llama4rec_core.llm.score import score_row
-from llama4rec_core.llm.tree import Branch, PackedRow, Prompt, packed_rows, shared, tokens_read
+from llama4rec_core.llm.score import score_row, token_log_p
+from llama4rec_core.llm.titles import Titles
+from llama4rec_core.llm.tree import Among, Branch, PackedRow, Prompt, allowed, packed_rows, shared, tokens_read
 from llama4rec_core.llm.tree_attention import tree_attention
 from llama4rec_core.rankers import Ranker
 
@@ -99,84 +101,131 @@ def test_tree_attention_is_masked_attention(root):
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(ours, theirs, strict=True))
 
 
-@pytest.mark.parametrize("places", [3, 100])
-def test_token_log_probabilities_are_those_of_log_softmax_however_many_places_go_together(places, monkeypatch):
+def test_sets_of_tokens_are_a_vocabulary_and_which_of_it_each_holds():
+    digits, letters = Among((5, 2)), Among((9, 2, 7))
+    vocabulary, held = allowed([digits, letters], 12)
+    assert vocabulary.tolist() == [2, 5, 7, 9]
+    assert held.int().tolist() == [[1, 1, 0, 0], [1, 0, 1, 1]]
+    vocabulary, held = allowed([None, digits], 8)
+    assert vocabulary.tolist() == list(range(8))
+    assert held.int().tolist() == [[1] * 8, [0, 0, 1, 0, 0, 1, 0, 0]]
+
+
+def test_a_set_is_told_by_its_tokens_and_is_equal_to_itself_alone():
+    one, same, other = Among((5, 2)), Among((5, 2)), Among((2, 5))
+    assert repr(one) == repr(same) != repr(other)  # what fingerprints are made of
+    assert one == one and one != same and len({one, same}) == 2
+
+
+def test_an_answer_keeps_its_sets_when_it_is_cut_or_stands_after_something():
+    first, second = Among((1, 2)), Among((3, 4))
+    branch = Branch((9, 1, 3), 2, among=(first, second))
+    assert branch.cut(1) == Branch((9, 1), 1, among=(first,))
+    assert branch.after((7, 8)) == Branch((7, 8, 9, 1, 3), 2, among=(first, second))
+
+
+@pytest.mark.parametrize("places", [2, 100])
+def test_token_log_probabilities_are_those_of_log_softmax_among_each_one_s_set(places, monkeypatch):
+    """Some asked of the whole vocabulary, some among sets; a place with two sets and with none; a set at two places."""
     monkeypatch.setattr(score, "PLACES", places)
     torch.manual_seed(0)
     hidden, head = torch.randn(9, 4), 3 * torch.randn(30, 4)
-    at, tokens = torch.tensor([8, 0, 3, 3, 5, 8, 1]), torch.tensor([0, 29, 4, 5, 4, 7, 7])
-    expected = torch.log_softmax(hidden @ head.T, dim=-1)[at, tokens]
-    assert torch.allclose(score._token_log_p(hidden, head, at, tokens), expected, atol=1e-5)
+    few, many = Among((4, 29, 7)), Among((7, 0, 5, 12))
+    asked = [
+        (8, 0, None),
+        (0, 29, few),
+        (3, 4, None),
+        (3, 5, many),
+        (3, 4, few),
+        (5, 7, many),
+        (8, 7, None),
+        (1, 7, None),
+    ]
+    logits, expected = hidden @ head.T, []
+    for place, token, among in asked:
+        held = list(among.tokens) if among else list(range(30))
+        expected.append(logits[place, token] - torch.logsumexp(logits[place, held], 0))
+    assert torch.allclose(token_log_p(hidden, head, asked), torch.stack(expected), atol=1e-5)
+    whole = [each for each in asked if each[2] is None]
+    assert torch.allclose(token_log_p(hidden, head, whole), torch.stack(expected)[[0, 2, 6, 7]], atol=1e-5)
 
 
-@torch.inference_mode()
-def plain_log_p(llm, prefix, answer):
-    """Teacher forcing without a tree: the sum of log p of the answer's tokens."""
-    tokens = torch.tensor([list(prefix) + list(answer)])
-    log_p = torch.log_softmax(llm.model(tokens).logits[0].float(), dim=-1)
-    return sum(log_p[len(prefix) - 1 + n, token].item() for n, token in enumerate(answer))
-
-
-@pytest.mark.llm
-def test_a_tree_scores_as_one_prompt_per_candidate(llm):
-    prompts = [prompt(llm, n, seed=n, key=str(n)) for n in (1, 4, 9)]
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_tree_scores_as_one_prompt_per_candidate(tied):
+    llm = tiny(tied=tied)
+    prompts = [prompt(llm, n, seed=n, key=str(n)) for n in (1, 2, 4)]
     for asked, found in zip(prompts, score_row(llm, prompts), strict=True):
         for branch, value in zip(asked.branches, found, strict=True):
-            assert value[0] == pytest.approx(plain_log_p(llm, asked.prefix, branch.tokens), abs=1e-3)
+            assert value[0] == pytest.approx(answer_log_p(llm, asked.prefix, branch.tokens), abs=1e-3)
+
+
+def test_told_apart_titles_score_among_what_the_trie_allows():
+    llm = tiny()
+    titles, prefix, question = Titles.told_apart(llm, FILMS), llm.encode("Films:\nHeat\n"), llm.encode("Which?\n")
+    branches = (*titles.answers, titles.answers[3].after(question), Branch(question, choices=Among((65, 70))))
+    (found,) = score_row(llm, [Prompt("q", prefix, branches)])
+    for answer, value in zip(titles.answers, found[:8], strict=True):
+        assert value[0] == pytest.approx(answer_log_p(llm, prefix, answer.tokens, answer.among), abs=1e-3)
+    after, fargo = prefix + question, titles.answers[3]
+    assert found[8][0] == pytest.approx(answer_log_p(llm, after, fargo.tokens, fargo.among), abs=1e-3)
+    assert found[9] == pytest.approx(next_log_p(llm, after, (65, 70)).numpy(), abs=1e-3)
+    assert np.exp(found[9]).sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_only_the_answer_at_a_branch_s_end_counts():
+    llm = tiny()
+    prefix, question, answer = (llm.encode(text) for text in ("Heat\nFargo\n", "Which one?\n", "Alien\n"))
+    (found,) = score_row(llm, [Prompt("q", prefix, (Branch(question + answer, len(answer)),))])
+    assert found[0][0] == pytest.approx(answer_log_p(llm, prefix + question, answer), abs=1e-3)
+
+
+def test_company_and_order_of_branches_do_not_matter():
+    llm = tiny()
+    asked, other = prompt(llm, 4, 2), prompt(llm, 3, 5, "other")
+    (straight,) = score_row(llm, [asked])
+    (turned,) = score_row(llm, [Prompt("t", asked.prefix, asked.branches[::-1])])
+    _, accompanied = score_row(llm, [other, asked])
+    assert np.concatenate(straight) == pytest.approx(np.concatenate(turned[::-1]), abs=1e-3)
+    assert np.concatenate(straight) == pytest.approx(np.concatenate(accompanied), abs=1e-3)
 
 
 @pytest.mark.llm
 def test_fifty_real_prompts_score_as_one_prompt_per_candidate(llm):
-    """MovieLens users with histories of 1 to 20 titles and two candidates each, packed as in a run."""
+    """MovieLens users with histories of 1 to 20 titles and two candidates each, packed as in a run; titles in part, and
+    told apart."""
     dataset = load("ml-100k")
-    told = histories(dataset, split(dataset), 5, WORDS["ml-100k"])
-    rng = np.random.default_rng(0)
-    asked = []
-    for user in rng.choice(dataset.n_users, 50, replace=False):
-        items = rng.choice(dataset.n_items, 2, replace=False)
-        drawn = CandidateList(f"u{user}", int(user), int(told.n_train[user]), items, ())
-        length, prior = int(rng.integers(1, 21)), np.zeros(dataset.n_items, dtype=np.float32)
-        asked.append(Ranker("likelihood", llm, told, length, None, prior, 512).prompt(drawn))
-    found = {}
-    for packed in packed_rows(asked, 512):
-        row = [asked[i] for i in packed]
-        found |= {each.key: scores for each, scores in zip(row, score_row(llm, row), strict=True)}
-    for each in asked:
-        for branch, value in zip(each.branches, found[each.key], strict=True):
-            before = each.prefix + branch.tokens[: len(branch.tokens) - branch.answer]
-            assert value[0] == pytest.approx(plain_log_p(llm, before, branch.tokens[-branch.answer :]), abs=1e-3)
-
-
-@pytest.mark.llm
-def test_only_the_answer_at_a_branch_s_end_counts(llm):
-    asked = prompt(llm, 3, 0)
-    question, answer = llm.encode("Which one?\n"), llm.encode("Alien\n")
-    (found,) = score_row(llm, [Prompt("q", asked.prefix, (Branch(question + answer, len(answer)),))])
-    assert found[0][0] == pytest.approx(plain_log_p(llm, asked.prefix + question, answer), abs=1e-3)
-
-
-@pytest.mark.llm
-def test_company_and_order_of_branches_do_not_matter(llm):
-    asked = prompt(llm, 5, 2)
-    (straight,) = score_row(llm, [asked])
-    (turned,) = score_row(llm, [Prompt("t", asked.prefix, asked.branches[::-1])])
-    assert np.concatenate(straight) == pytest.approx(np.concatenate(turned[::-1]), abs=1e-3)
-
-
-@pytest.mark.llm
-def test_choices_are_log_probabilities_among_themselves(llm):
-    shared, digits = llm.choices([" 1", " 2", " 3", " 4", " 5"])
-    asked = Prompt("r", llm.encode("Ratings from 1 to 5.\nHeat:"), (Branch(shared, choices=digits),))
-    ((found,),) = score_row(llm, [asked])
-    logits = llm.model(torch.tensor([list(asked.prefix + shared)])).logits[0, -1, list(digits)].detach()
-    assert np.exp(found).sum() == pytest.approx(1, abs=1e-5)
-    assert found == pytest.approx(torch.log_softmax(logits.float(), 0).numpy(), abs=1e-3)
+    parts, rng = split(dataset), np.random.default_rng(0)
+    told = histories(dataset, parts, np.zeros(dataset.n_users, dtype=int), WORDS["ml-100k"])
+    prior = np.zeros(dataset.n_items, dtype=np.float32)
+    for titles in (Titles.whole(llm, told.titles), Titles.told_apart(llm, told.titles)):
+        asked = []
+        for user in rng.choice(dataset.n_users, 25, replace=False):
+            items, length = rng.choice(dataset.n_items, 2, replace=False), int(rng.integers(1, 21))
+            drawn = CandidateList(f"u{user}", int(user), int(told.n_train[user]), items, ())
+            asked.append(Ranker("likelihood", llm, told, titles, length, prior, 512).prompt(drawn))
+        found = {}
+        for packed in packed_rows(asked, 512):
+            row = [asked[i] for i in packed]
+            found |= {each.key: scores for each, scores in zip(row, score_row(llm, row), strict=True)}
+        for each in asked:
+            for branch, value in zip(each.branches, found[each.key], strict=True):
+                expected = answer_log_p(llm, each.prefix, branch.tokens, branch.among)
+                assert value[0] == pytest.approx(expected, abs=1e-3)
 
 
 @pytest.mark.llm
 def test_an_answer_of_several_tokens_is_no_choice(llm):
     with pytest.raises(ValueError, match="needs more than one token for one of"):
         llm.choices([" wonderful", " one hundred and one"])
+
+
+def test_choices_share_their_beginning_and_keep_their_order():
+    llm = tiny()
+    shared, digits = llm.choices([" 2", " 1", " 3"])
+    assert (llm.decode(shared), llm.decode(digits.tokens)) == (" ", "213")
+    assert llm.choices([" 2", " 1", " 3"])[1] is digits and llm.choices([" 1", " 2", " 3"])[1] is not digits
+    with pytest.raises(ValueError, match="needs more than one token for one of"):
+        llm.choices([" one", " two"])
 
 
 @pytest.mark.llm
@@ -200,9 +249,61 @@ def test_rows_hold_every_prompt_once_and_do_not_depend_on_the_order_asked():
     assert [[prompts[i].key for i in row] for row in found] == [[prompts[::-1][i].key for i in row] for row in turned]
 
 
-def test_a_model_folder_without_weights_says_so(tmp_path):
-    from llama4rec_core.llm import model
+# --- weights ----------------------------------------------------------------------------------------------------------
 
+
+def weights(llm) -> dict[str, torch.Tensor]:
+    return llm.model.state_dict()
+
+
+def same(one, other) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@torch.inference_mode()
+def test_the_first_layers_alone_are_read_saved_and_loaded_again(tmp_path):
+    folder = str(saved(tmp_path / "three", layers=3))
+    whole, first = (model.load(folder, dtype=torch.float32, layers=layers) for layers in (None, 1))
+    tokens = torch.tensor([whole.encode("Heat\nFargo\n")])
+    assert whole.model.config.num_hidden_layers == len(whole.model.base_model.layers) == 3
+    after_one = whole.model.base_model(tokens, output_hidden_states=True).hidden_states[1]
+    expected = whole.model.base_model.norm(after_one)
+    assert torch.allclose(first.model.base_model(tokens).last_hidden_state, expected, atol=1e-5)
+    first.model.save_pretrained(tmp_path / "one")
+    again = model.load(folder, tmp_path / "one", torch.float32)
+    assert again.model.config.num_hidden_layers == 1 and same(weights(again), weights(first))
+    assert torch.equal(again.model(tokens).logits, first.model(tokens).logits)
+    with pytest.raises(ValueError, match="tuning.layers is 4, but .*three has 3 layers"):
+        model.load(folder, layers=4)
+
+
+def test_a_seed_draws_weights_of_the_same_shape_and_always_the_same(tmp_path):
+    folder = str(saved(tmp_path / "base"))
+    own, one, again, other = (model.load(folder, dtype=torch.float32, seed=seed) for seed in (None, 5, 5, 6))
+    assert same(weights(own), weights(tiny())) and same(weights(one), weights(again))
+    name = "model.layers.1.mlp.up_proj.weight"
+    drawn = [weights(each)[name] for each in (own, one, other)]
+    assert {each.shape for each in drawn} == {drawn[0].shape}
+    assert all(not torch.equal(a, b) for a, b in zip(drawn, drawn[1:] + drawn[:1], strict=True))
+    assert one.encode("Heat\n") == own.encode("Heat\n")
+
+
+def test_a_tuned_llm_has_the_checkpoint_s_weights_and_the_base_model_s_name_for_them(tmp_path):
+    folder, checkpoint = saved(tmp_path / "base"), saved(tmp_path / "tuned", seed=1)
+    base, tuned = (model.load(str(folder), each, torch.float32) for each in (None, checkpoint))
+    assert same(weights(tuned), weights(tiny(seed=1))) and not same(weights(tuned), weights(base))
+    assert tuned.sha256 == base.sha256 and not base.checkpoint_sha256
+    assert tuned.checkpoint_sha256 == model.folder_sha256(checkpoint) != base.sha256
+
+
+def test_weights_come_in_the_format_that_the_machine_reads_fastest_in(tmp_path, monkeypatch):
+    folder = str(saved(tmp_path / "base"))
+    for fast in (torch.float32, torch.bfloat16):
+        monkeypatch.setattr(model, "number_format", lambda fast=fast: fast)
+        assert model.load(folder).model.dtype == fast
+
+
+def test_a_model_folder_without_weights_says_so(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(FileNotFoundError, match="has a config but no .*safetensors weights"):
         model.load(str(tmp_path))

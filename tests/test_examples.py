@@ -1,4 +1,7 @@
-"""Training examples by hand: which lists are asked, with what before them and which answers, and their mixture."""
+"""Training examples by hand: what the trunk reads, which lists are asked, with what before them and which answers, and
+their mixture."""
+
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -14,24 +17,114 @@ from llama4rec_core.llm.examples import (
     by_kind,
     candidate_lists,
     mix,
-    next_k_lists,
     pair_examples,
     rating_examples,
     rating_groups,
     same_with_hints,
+    trunk,
     with_target,
 )
-from llama4rec_core.llm.tree import Prompt
-from llama4rec_core.presets import InstructionSettings
+from llama4rec_core.llm.titles import Titles
+from llama4rec_core.llm.tree import Branch, Prompt
+from llama4rec_core.presets import TrunkSettings
 from llama4rec_core.rankers import Ranker
 
 LLM = Characters()
 TITLES = ("Alien", "Brazil", "Clue", "Diva", "Emma", "Fargo", "Ghost", "Heat")
+WHOLE, TOLD = Titles.whole(LLM, TITLES, None), Titles.told_apart(LLM, TITLES)
 # user 0 trained on 4 5 6, user 1 on 2 3 0 7, user 2 on 1 6; the last of these is each one's window; then come two more
 KNOWN = by_hand(
     [[4, 5, 6, 0, 1], [2, 3, 0, 7, 4, 5], [1, 6, 2, 3]], [3, 4, 2], [2, 3, 1], TITLES,
     [1, 2, 3, 4, 5, 5, 4, 3, 2, 1, 1, 2, 3, 4, 5],
 )  # fmt: skip
+
+# --- the trunk --------------------------------------------------------------------------------------------------------
+
+LONG = by_hand(
+    [[(3 * t + user) % 11 for t in range(11 - user)] for user in range(3)], [9, 8, 7], [7, 5, 1],
+    [f"{letter}film" for letter in "abcdefghijk"], [1 + (t + user) % 5 for user in range(3) for t in range(11 - user)],
+)  # fmt: skip
+FILM = "Films this viewer watched, oldest first:\n"
+RATING = "Ratings from 1 to 5 that this viewer gave, oldest first:\n"
+
+
+def read(known=LONG, seed=0, **settings) -> list[Example]:
+    settings = TrunkSettings(**({"tokens": 2000, "history": 3, "rated": 0.3} | settings))
+    return trunk(LLM, known, Titles.told_apart(LLM, known.titles), settings, np.random.default_rng(seed))
+
+
+def lines(each: Example) -> list[str]:
+    return LLM.text(each.prompt).removeprefix(FILM).removeprefix(RATING).splitlines()
+
+
+def test_every_item_of_a_trunk_example_is_a_target_after_those_before_it():
+    told = Titles.told_apart(LLM, TITLES)
+    (one,) = trunk(LLM, KNOWN, told, TrunkSettings(1, history=9, rated=0.0), np.random.default_rng(0))
+    user = int(one.prompt.key.split("-")[2])
+    items = KNOWN.history(user, KNOWN.n_before_window[user], 9)
+    text = FILM + "".join(TITLES[item][0] + "\n" for item in items)
+    assert LLM.text(one.prompt) == text and not one.prompt.branches and not one.choice_sets
+    assert [LLM.decode([one.prompt.prefix[at]]) for at, _ in one.prompt.learn] == [TITLES[item][0] for item in items]
+    assert all(among.tokens == tuple(map(ord, "ABCDEFGH")) for _, among in one.prompt.learn)
+
+
+def test_of_a_rated_trunk_example_the_ratings_are_the_targets():
+    rated = read(rated=1.0)
+    assert all(LLM.text(each.prompt).startswith(RATING) for each in rated)
+    for each in rated:
+        learnt = [LLM.decode([each.prompt.prefix[at]]) for at, _ in each.prompt.learn]
+        assert learnt == [line.split(": ")[1] for line in lines(each)]
+        assert {among.tokens for _, among in each.prompt.learn} == {tuple(map(ord, "12345"))}
+    _, reading, user, end = rated[0].prompt.key.split("-")
+    (item, value) = LONG.rated(int(user), int(end), 1)[0]
+    assert lines(rated[0])[-1] == f"{LONG.titles[item][0]}: {value + 1}"
+    share = np.mean([LLM.text(each.prompt).startswith(RATING) for each in read(tokens=40_000)])
+    assert share == pytest.approx(0.3, abs=0.07)
+    assert not any(LLM.text(each.prompt).startswith(RATING) for each in read(rated=0.0))
+
+
+def test_the_trunk_reads_every_user_s_sequence_before_the_window_as_often_as_the_tokens_last():
+    """Pieces of at most three items. Each reading has every item once, in order, cut at places of its own."""
+    made = read(rated=0.0)
+    spent = [len(each.prompt) for each in made]
+    assert sum(spent[:-1]) < 2000 <= sum(spent) and len({each.prompt.key for each in made}) == len(made)
+    readings: dict[str, dict[str, list]] = {}
+    for each in made:
+        _, reading, user, end = each.prompt.key.split("-")
+        assert 1 <= len(lines(each)) <= 3
+        readings.setdefault(reading, {}).setdefault(user, []).append((int(end), lines(each)))
+    assert len(readings) > 3
+    cuts = set()
+    for reading in list(readings.values())[:-1]:  # the last ends with the tokens
+        for user, n in enumerate((7, 5, 1)):
+            pieces = sorted(reading[str(user)])
+            items = [line for _, piece in pieces for line in piece]
+            assert items == [LONG.titles[item][0] for item in LONG.history(user, n, 99)]
+        cuts.add(tuple(end for end, _ in sorted(reading["0"])))
+    assert len(cuts) > 1
+    assert read() == read() != read(seed=1)
+    assert read(tokens=0) == []
+
+
+def changed(known, user: int, at: int):
+    """Another item, of nobody's training before, and another rating at place `at` of a user's sequence."""
+    items, ratings, place = known.items.copy(), known.ratings.copy(), known.begin[user] + at
+    items[place], ratings[place] = (items[place] + 5) % 11, 6 - ratings[place] if ratings[place] != 3 else 1
+    return replace(known, items=items, ratings=ratings)
+
+
+@pytest.mark.parametrize("user", [0, 1, 2])
+def test_the_trunk_reads_nothing_of_windows_or_of_what_follows_them(user):
+    before = LONG.n_before_window[user]
+    for at in range(before, LONG.begin[user + 1] - LONG.begin[user]):
+        assert read(changed(LONG, user, at)) == read()
+    assert read(changed(LONG, user, before - 1)) != read()  # and the same check fails before the window
+
+
+def test_a_trunk_without_anything_to_read_is_an_error():
+    nothing = by_hand([[0, 1]], [1], [0], "ab")
+    with pytest.raises(ValueError, match="no user has an interaction before the window"):
+        read(nothing)
 
 
 # --- lists ----------------------------------------------------------------------------------------------------------
@@ -60,43 +153,12 @@ def test_a_list_with_one_of_its_targets_is_asked_about():
     assert with_target([none, some]) == [some]
 
 
-def told(sequences, n_train, n_before_window):
-    return by_hand(sequences, n_train, n_before_window, "abcdefghij")
-
-
-def test_a_next_k_list_asks_for_the_items_of_a_block_after_the_history_before_it():
-    """User 0: training items 0 1 2 3 7, in blocks of two from the end, 4 is validation's; user 1: 5, 6 6."""
-    known = told([[0, 1, 2, 3, 7, 4], [5, 6, 6]], [5, 3], [3, 1])
-    last, first, other = next_k_lists(known, [0, 1], 2, 5, np.random.default_rng(0))
-    assert (last.user, last.prefix, last.targets) == (0, 3, (3, 7))
-    assert (first.user, first.prefix, first.targets) == (0, 1, (1, 2))
-    assert last.candidates[:2].tolist() == [3, 7]
-    assert set(last.candidates[2:].tolist()) == {4, 5, 6, 8, 9}  # not steered around validation's item
-    assert (other.user, other.prefix, other.targets) == (1, 1, (6,))
-    assert not {5, 6} & set(other.candidates[1:].tolist())
-    assert [each.key for each in (last, first, other)] == ["next-0-3", "next-0-1", "next-1-1"]
-    rest = next_k_lists(known, [0], 3, 0, np.random.default_rng(0))[-1]  # of 0 | 1 | 2 3 7 the middle is left
-    assert (rest.prefix, rest.targets, rest.candidates.tolist()) == (1, (1,), [1])
-    assert [each.prefix for each in next_k_lists(known, [0], 1, 0, np.random.default_rng(0))] == [4, 3, 2, 1]
-
-
-def test_a_user_of_one_training_item_has_nothing_to_be_asked_for():
-    assert next_k_lists(told([[0, 1, 2]], [1], [1]), [0], 2, 3, np.random.default_rng(0)) == []
-
-
-def test_the_others_of_a_next_k_list_are_drawn_by_popularity():
-    """Item 1 was chosen by nine users before their windows, the others by nobody: with one more each, 10 to 1."""
-    known = told([[1, 3]] * 9 + [[0, 4]], [2] * 10, [1] * 10)
-    drawn = [next_k_lists(known, [9], 1, 1, np.random.default_rng(n))[0].candidates[1] for n in range(300)]
-    assert np.mean(np.array(drawn) == 1) == pytest.approx(10 / 17, abs=0.1)  # eight items, item 1 among them, are free
-
-
 # --- pairs and ratings ------------------------------------------------------------------------------------------------
 
 
 def test_in_a_pair_the_window_s_item_is_right_whichever_stands_first():
     cases = pd.DataFrame({"user": [0, 2], "item": [6, 6], "prefix": [2, 1]})
-    first, second = pair_examples(LLM, KNOWN, cases, 1, np.random.default_rng(0))
+    first, second = pair_examples(LLM, KNOWN, WHOLE, cases, 1, np.random.default_rng(0))
     for each, user, history, drawn in ((first, 0, "Fargo", {0, 1, 2, 3, 7}), (second, 2, "Brazil", {0, 2, 3, 4, 5, 7})):
         assert each.prompt.key == f"pair-{user}-6"
         assert LLM.text(each.prompt) == f"Films this viewer watched, oldest first:\n{history}\n"
@@ -120,9 +182,10 @@ def test_the_right_answer_about_a_rating_is_the_one_the_user_gave():
     groups = rating_groups(cases, np.array([4.0, 3.5, 1.5]))
     assert [key for key, _ in groups] == ["rating-0-2", "rating-1-3"]
     assert groups[1][1]["predicted"].tolist() == [4.0, 1.5]
-    one, two = rating_examples(LLM, KNOWN, groups, 1, None)
+    one, two = rating_examples(LLM, KNOWN, WHOLE, groups, 1, None)
     assert one.choice_sets == (ChoiceSet((0,), 2),)
     assert two.choice_sets == (ChoiceSet((0,), 1), ChoiceSet((1,), 0))
+    assert not one.prompt.learn and not two.prompt.learn  # the trunk has learnt the history's
     assert LLM.branches(two.prompt) == ["Heat: ", "Emma: "] and LLM.text(two.prompt).endswith(
         "oldest first:\nAlien: 3\n"
     )
@@ -135,14 +198,12 @@ CASES = CASES.assign(rating=3.0, prefix=[2, 3, 1, 1])
 LISTS = np.array([[7, 6, 0], [5, 4, 6], [0, 6, 2], [0, 6, 2]])  # user 1's list does not hold its target
 
 
-def made(held_out=(False, False, False), way="likelihood", seed=0, **settings):
+def made(way="likelihood", seed=0, cases=CASES):
     listed = Predictions(CASES, LISTS, np.zeros((4, 3)), None, np.zeros((3, 0)))
-    rated = Predictions(CASES, None, None, np.full(4, 2.5), np.zeros((3, 0)))
+    rated = Predictions(cases, None, None, np.full(len(cases), 2.5), np.zeros((3, 0)))
     kinds = {"direct": (listed, None), "sequential": (listed, None), "rating": (rated, None)}
-    ranker = Ranker(way, LLM, KNOWN, 2, None, np.arange(8, dtype=np.float32), 512)
-    settings = InstructionSettings(**({"next": 9, "targets": 2, "others": 3, "pairs": 9} | settings))
-    rng = np.random.default_rng(seed)
-    return by_kind(ranker, kinds, CASES, np.array(held_out), settings, 1, rng)
+    ranker = Ranker(way, LLM, KNOWN, TOLD, 2, np.arange(8, dtype=np.float32), 512)
+    return by_kind(ranker, kinds, CASES, 1, np.random.default_rng(seed))
 
 
 def keys(examples):
@@ -151,45 +212,25 @@ def keys(examples):
 
 def test_every_kind_of_example_is_made_and_a_list_without_its_target_is_dropped():
     found = made()
-    assert set(found) == set(KINDS) == {"direct", "sequential", "next", "rating", "pair"}
+    assert set(found) == set(KINDS) == {"direct", "sequential", "rating", "pair"}
     assert keys(found["direct"]) == ["direct-window-0-2", "direct-window-2-1"]
     assert keys(found["sequential"]) == ["sequential-window-0-2", "sequential-window-2-1"]
     assert keys(found["rating"]) == ["rating-0-2", "rating-1-3", "rating-2-1"]
     assert keys(found["pair"]) == ["pair-0-6", "pair-1-7", "pair-2-6", "pair-2-2"]
-    assert sorted(keys(found["next"])) == ["next-0-1", "next-1-1", "next-1-2", "next-2-1"]
     first, second = found["direct"]
-    assert first.choice_sets == (ChoiceSet((1, 0, 2), 0, (6.0, 7.0, 0.0)),)
-    assert second.choice_sets == (ChoiceSet((1, 0), 0, (6.0, 0.0)), ChoiceSet((2, 0), 0, (2.0, 0.0)))
+    assert first.choice_sets == (ChoiceSet((1, 0, 2), 0),)
+    assert second.choice_sets == (ChoiceSet((1, 0), 0), ChoiceSet((2, 0), 0))
+    assert not first.prompt.learn  # the trunk has learnt the history
     assert LLM.text(found["rating"][1].prompt).count(": ") == 1  # as many rated titles as asked for
-    assert LLM.text(found["pair"][0].prompt).endswith("first:\nEmma\nFargo\n")  # as many as the ranker tells
-
-
-def test_held_out_users_give_no_example_of_any_kind():
-    for held_out in ((True, False, False), (False, False, True)):
-        found = made(held_out)
-        users = {int(key.split("-")[-2]) for examples in found.values() for key in keys(examples)}
-        assert users == {user for user in range(3) if not held_out[user]}
-    assert keys(made((False, False, True))["pair"]) == ["pair-0-6", "pair-1-7"]
-    assert keys(made((True, True, False))["direct"]) == ["direct-window-2-1"]
-
-
-def test_the_likelihood_is_taught_k_targets_and_other_ways_one_among_popular_items():
-    (block,) = (each for each in made()["next"] if each.prompt.key == "next-1-2")  # 0 and 7 come next
-    assert LLM.branches(block.prompt) == ["Alien\n", "Heat\n"] and len(block.choice_sets) == 2
-    found = made(way="yes_no")["next"]
-    assert sorted(keys(found)) == ["next-0-1", "next-0-2", "next-1-1", "next-1-2", "next-1-3", "next-2-1"]
-    assert all(len(each.prompt.branches) == 4 and len(each.choice_sets) == 1 for each in found)
-
-
-def test_no_more_next_k_and_pair_examples_are_drawn_than_asked_for():
-    few = made(next=2, pairs=3)
-    assert len(few["next"]) == 2 and len(few["pair"]) == 3
-    order = ["pair-0-6", "pair-1-7", "pair-2-6", "pair-2-2"]
-    assert keys(few["pair"]) == [key for key in order if key in keys(few["pair"])]  # in the windows' order
-    drawn = {tuple(sorted(keys(made(next=2, pairs=1, seed=seed)["next"]))) for seed in range(20)}
-    assert len(drawn) > 3  # at random, not the first
-    assert len({keys(made(pairs=1, seed=seed)["pair"])[0] for seed in range(20)}) > 2
+    assert LLM.text(found["pair"][0].prompt).endswith("first:\nE\nF\n")  # as many as the ranker tells
     assert made(seed=5) == made(seed=5)
+
+
+def test_at_most_twenty_ratings_are_asked_for_in_one_example():
+    cases = CASES.iloc[[0] * 45].assign(rating=[1.0] * 20 + [2.0] * 20 + [3.0] * 5)
+    examples = made(cases=cases)["rating"]
+    assert keys(examples) == ["rating-0-2", "rating-0-2-20", "rating-0-2-40"]
+    assert [[each.right for each in example.choice_sets] for example in examples] == [[0] * 20, [1] * 20, [2] * 5]
 
 
 # --- the mixture ------------------------------------------------------------------------------------------------------
@@ -221,8 +262,6 @@ def test_a_kind_without_a_share_is_left_out_and_repeats_are_dropped():
 
 
 def test_a_prompt_with_another_continuation_is_no_repeat():
-    from llama4rec_core.llm.tree import Branch
-
     two = [Example(Prompt(name, (1, 2), (Branch((n,), 1),)), ()) for n, name in enumerate("ab")]
     assert len(mix({"direct": two}, {"direct": 1.0}, 1000, np.random.default_rng(0))) == 2
 

@@ -1,52 +1,82 @@
-"""The losses by hand, and tuning that goes on after a kill."""
+"""The losses by hand and against the model read plainly; what tuning changes and leaves; and that it goes on after a
+kill."""
 
 import math
+from copy import deepcopy
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from peft import LoraModel
+from safetensors.torch import load_file
+from tiny import N_TOKENS, answer_log_p, saved, tiny
+from transformers import Trainer
 
-from llama4rec_core.files import read_tensors
+from llama4rec_core.files import read_json
+from llama4rec_core.llm import finetune, model
 from llama4rec_core.llm.examples import ChoiceSet, Example
-from llama4rec_core.llm.finetune import last_checkpoint, pack, tune
-from llama4rec_core.llm.loss import LEARN, PLACE, PRIOR, RIGHT, TOKEN, TokenLogP, collate, tree_loss
-from llama4rec_core.llm.tree import Branch, Prompt
-from llama4rec_core.presets import TuningSettings
+from llama4rec_core.llm.finetune import clean, last_checkpoint, pack, tune
+from llama4rec_core.llm.loss import LEARN, PLACE, RIGHT, TOKEN, Answering, TokenLogP, collate, tokens_of, tree_loss
+from llama4rec_core.llm.score import score_row
+from llama4rec_core.llm.titles import Titles
+from llama4rec_core.llm.tree import Among, Branch, Prompt
+from llama4rec_core.presets import LoRASettings, TuningSettings
+
+# --- by hand ----------------------------------------------------------------------------------------------------------
 
 
-def example(prior=()):
+def example():
     """Prefix 1 2 with 2 learnt; two titles, "3 4" (right) and "5"."""
-    prompt = Prompt("p", (1, 2), (Branch((3, 4), 2), Branch((5,), 1)), learn=(1,))
-    return Example(prompt, (ChoiceSet((0, 1), 0, prior),))
+    prompt = Prompt("p", (1, 2), (Branch((3, 4), 2), Branch((5,), 1)), learn=((1, None),))
+    return Example(prompt, (ChoiceSet((0, 1), 0),))
 
 
 def test_targets_say_which_place_predicts_which_token():
-    batch = collate([[example()]])
+    batch = collate([[example()]], 6)
     table = batch["labels"]
-    places = batch["logits_to_keep"][table[:, PLACE].long()]
-    rows = list(zip(places.tolist(), table[:, TOKEN].long().tolist(), table[:, LEARN].bool().tolist(), strict=True))
+    places, tokens = batch["places"][table[:, PLACE]], batch["vocabulary"][table[:, TOKEN]]
+    rows = list(zip(places.tolist(), tokens.tolist(), table[:, LEARN].bool().tolist(), strict=True))
     # the history's 2 after place 0; 3 after the prefix's end, 4 after 3 (place 2); 5 after the prefix's end, not learnt
     assert rows == [(0, 2, True), (1, 3, True), (2, 4, True), (1, 5, False)]
     assert table[:, RIGHT].tolist() == [0, 1, 1, 0]
 
 
+def test_a_target_s_logits_are_of_its_set_and_a_place_has_a_row_for_each_of_its_sets():
+    """After 1 2 come a title's 3 among 3 and 5, and a rating, 8, among 7, 8, 9; in the history 2 is among 2 and 6."""
+    first, digits, history = Among((3, 5)), Among((7, 8, 9)), Among((2, 6))
+    branches = (Branch((3,), 1, among=(first,)), Branch((5,), 1, among=(first,)), Branch((), choices=digits))
+    one = Example(Prompt("p", (1, 2), branches, ((1, history),)), (ChoiceSet((0, 1), 0), ChoiceSet((2,), 1)))
+    batch = collate([[one]], 20)
+    assert batch["vocabulary"].tolist() == [2, 3, 5, 6, 7, 8, 9]
+    rows = [
+        (place, batch["vocabulary"][held].tolist())
+        for place, held in zip(batch["places"].tolist(), batch["held"][batch["of_set"]], strict=True)
+    ]
+    assert sorted(rows) == [(0, [2, 6]), (1, [3, 5]), (1, [7, 8, 9])]
+    table = batch["labels"]
+    of_label = table[:, PLACE].tolist(), batch["vocabulary"][table[:, TOKEN]].tolist()
+    found = [(*rows[place], token) for place, token in zip(*of_label, strict=True)]
+    title, digit = (1, [3, 5]), (1, [7, 8, 9])
+    assert found == [(0, [2, 6], 2), (*title, 3), (*title, 5), (*digit, 7), (*digit, 8), (*digit, 9)]
+    assert table[:, LEARN].tolist() == [1, 1, 0, 0, 1, 0]
+
+
 def test_both_losses_by_hand():
-    batch = collate([[example(prior=(-0.5, 0.25))]])
+    batch = collate([[example()]], 6)
     torch.manual_seed(0)
     logits = torch.randn(1, 3, 6)
     log_p = torch.log_softmax(logits[0], -1)
     history, right, wrong = log_p[0, 2], log_p[1, 3] + log_p[2, 4], log_p[1, 5]
     cross_entropy = -(history + right) / 3
-    s_right, s_wrong = right + 0.5, wrong - 0.25
-    choice = -(s_right - math.log(math.exp(s_right) + math.exp(s_wrong)))
+    choice = -(right - math.log(math.exp(right) + math.exp(wrong)))
     out = SimpleNamespace(logits=logits)
     assert tree_loss(out, batch["labels"], choice_weight=0.0).item() == pytest.approx(cross_entropy.item(), abs=1e-5)
-    assert tree_loss(out, batch["labels"], choice_weight=2.0).item() == pytest.approx(
-        (cross_entropy + 2 * choice).item(), abs=1e-5
-    )
-    assert batch["labels"][:, PRIOR].tolist() == [0.0, -0.5, 0.0, 0.25]
-    softer = -(s_right / 4 - math.log(math.exp(s_right / 4) + math.exp(s_wrong / 4)))
+    both = (cross_entropy + 2 * choice).item()
+    assert tree_loss(out, batch["labels"], choice_weight=2.0).item() == pytest.approx(both, abs=1e-5)
+    assert tree_loss(out, batch["labels"], None, 2.0, rows_per_step=4).item() == pytest.approx(both / 4, abs=1e-5)
+    softer = -(right / 4 - math.log(math.exp(right / 4) + math.exp(wrong / 4)))
     assert tree_loss(out, batch["labels"], temperature=4.0).item() == pytest.approx(
         (cross_entropy + 4 * softer).item(), abs=1e-5
     )
@@ -67,42 +97,156 @@ def test_token_log_probabilities_and_their_gradient_are_those_of_torch():
 
 
 def test_a_rating_is_a_choice_among_the_scale():
-    prompt = Prompt("r", (1, 2), (Branch((3,), choices=(7, 8, 9)),))
-    batch = collate([[Example(prompt, (ChoiceSet((0,), 2),))]])
-    logits = torch.randn(1, 1, 10)
+    prompt = Prompt("r", (1, 2), (Branch((3,), choices=Among((7, 8, 9))),))
+    batch = collate([[Example(prompt, (ChoiceSet((0,), 2),))]], 10)
+    assert batch["places"].tolist() == [2] and batch["vocabulary"].tolist() == [7, 8, 9]
+    logits = torch.randn(1, 1, 3)
     log_p = torch.log_softmax(logits[0, 0], -1)
-    among = log_p[9] - torch.logsumexp(log_p[7:10], 0)
-    assert batch["logits_to_keep"].tolist() == [2]
     for temperature in (1.0, 5.0):  # a digit is one token: the temperature of titles is not its own
         found = tree_loss(SimpleNamespace(logits=logits), batch["labels"], temperature=temperature)
-        assert found.item() == pytest.approx((-log_p[9] - among).item(), abs=1e-5)
+        assert found.item() == pytest.approx(-2 * log_p[2].item(), abs=1e-5)  # what is likely is likelier than others
 
 
 def test_a_title_and_a_digit_in_one_row_keep_their_own_temperatures():
-    digit = Example(Prompt("r", (1, 2), (Branch((3,), choices=(7, 8)),)), (ChoiceSet((0,), 1),))
-    batch = collate([[example(), digit]])
-    logits = torch.randn(1, len(batch["logits_to_keep"]), 10)
-    alone = [collate([[each]]) for each in (example(), digit)]
-    losses = []
-    for each, at in zip(alone, (slice(0, 3), slice(3, 4)), strict=True):
-        out = SimpleNamespace(logits=logits[:, at])
-        losses.append([tree_loss(out, each["labels"], choice_weight=w, temperature=6.0) for w in (0.0, 1.0)])
-    expected = sum(both - plain for plain, both in losses) / 2
-    found = [
+    digit = Example(Prompt("r", (6, 2), (Branch((3,), choices=Among((7, 8))),)), (ChoiceSet((0,), 1),))
+    batch = collate([[example(), digit]], 10)
+    logits = torch.randn(1, len(batch["places"]), 10)
+    table = torch.log_softmax(logits[0], -1)
+    label = [table[place, token].item() for place, token in batch["labels"][:, [PLACE, TOKEN]]]
+    right, wrong, (low, high) = label[1] + label[2], label[3], label[4:]
+    title = -6 * (right / 6 - math.log(math.exp(right / 6) + math.exp(wrong / 6)))
+    rating = -(high - math.log(math.exp(high) + math.exp(low)))
+    without, found = (
         tree_loss(SimpleNamespace(logits=logits), batch["labels"], choice_weight=w, temperature=6.0) for w in (0.0, 1.0)
-    ]
-    assert (found[1] - found[0]).item() == pytest.approx(expected.item(), abs=1e-5)
+    )
+    assert (found - without).item() == pytest.approx((title + rating) / 2, abs=1e-5)
 
 
 def test_two_choice_sets_count_alike():
     one = Example(Prompt("a", (1,), (Branch((2,), 1), Branch((3,), 1))), (ChoiceSet((0, 1), 0), ChoiceSet((0, 1), 1)))
-    batch = collate([[one]])
+    batch = collate([[one]], 5)
     logits = torch.randn(1, 1, 5)
     log_p = torch.log_softmax(logits[0, 0], -1)
     both = torch.logsumexp(torch.stack([log_p[2], log_p[3]]), 0)
     choice = -((log_p[2] - both) + (log_p[3] - both)) / 2
     expected = -(log_p[2] + log_p[3]) / 2 + choice
     assert tree_loss(SimpleNamespace(logits=logits), batch["labels"]).item() == pytest.approx(expected.item(), abs=1e-5)
+
+
+def test_the_tokens_of_examples_are_those_read_said_and_possible():
+    digits, first = Among((40, 30)), Among((9, 5))
+    branches = (Branch((6, 5), 1, among=(first,)), Branch((8,), choices=digits))
+    told = Example(Prompt("a", (3, 2), branches, ((1, Among((2, 70))),)), ())
+    assert tokens_of([told], 99).tolist() == [2, 3, 5, 6, 8, 9, 30, 40, 70]
+    assert tokens_of([told, example()], 99).tolist() == list(range(99))  # an answer among all
+    learnt = Example(Prompt("b", (3, 2), (), ((1, None),)), ())
+    assert tokens_of([learnt], 99).tolist() == list(range(99))
+    assert tokens_of([Example(Prompt("b", (3, 2), ()), ())], 99).tolist() == [2, 3]
+
+
+# --- against the model read plainly -----------------------------------------------------------------------------------
+
+FILMS = ("Star Wars", "Star Trek", "Fargo", "Heat", "Her", "Her")
+
+
+def taught(llm) -> list[Example]:
+    """One of each kind: a history to learn, a list, ratings, a pair in both orders."""
+    titles, encode = Titles.told_apart(llm, FILMS), llm.encode
+    shared, digits = llm.choices([" 1", " 2", " 3"])
+    answers, question = titles.answers, encode("Which?\n")
+    start, learn = encode("Films:\n"), []
+    prefix = start
+    for item in (2, 0):
+        learn += [(len(prefix) + n, among) for n, among in enumerate(answers[item].among)]
+        prefix += titles.quoted(item)
+    rated = encode("Films:\nFargo:") + shared
+    asked = tuple(Branch(titles.names[item] + encode(":") + shared, choices=digits) for item in (1, 3))
+    return [
+        Example(Prompt("history", prefix, (), tuple(learn)), ()),
+        Example(Prompt("list", prefix, answers[:5]), (ChoiceSet((1, 0, 2, 4), 0), ChoiceSet((3, 0, 2, 4), 0))),
+        Example(
+            Prompt("rating", rated + (digits.tokens[2], *encode("\n")), asked, ((len(rated), digits),)),
+            (ChoiceSet((0,), 2), ChoiceSet((1,), 0)),
+        ),
+        Example(
+            Prompt("pair", start, tuple(answers[item].after(question) for item in (2, 3, 2, 3))),
+            (ChoiceSet((0, 1), 0), ChoiceSet((2, 3), 0)),
+        ),
+    ]
+
+
+def plain_loss(causal, examples, choice_weight, temperature):
+    """The loss, each prompt and branch read alone by `transformers`, its log-probabilities among its set's tokens."""
+
+    def log_p(before, token, among):
+        logits = causal(torch.tensor([before])).logits[0, -1]
+        held = list(among.tokens)
+        return torch.log_softmax(logits[held], 0)[held.index(token)]
+
+    learnt, choices = [], []
+    for each in examples:
+        prefix, branches = each.prompt.prefix, each.prompt.branches
+        learnt += [log_p(prefix[:at], prefix[at], among) for at, among in each.prompt.learn]
+        for asked in each.choice_sets:
+            soft, said = temperature, []
+            for b in asked.branches:
+                branch = branches[b]
+                if branch.choices:
+                    soft, before = 1.0, prefix + branch.tokens
+                    said += [[log_p(before, token, branch.choices)] for token in branch.choices.tokens]
+                else:
+                    n = len(branch.tokens) - branch.answer
+                    places = range(n, len(branch.tokens))
+                    said.append(
+                        [log_p(prefix + branch.tokens[:t], branch.tokens[t], branch.among[t - n]) for t in places]
+                    )
+            learnt += said[asked.right]
+            scores = torch.stack([torch.stack(each).sum() for each in said]) / soft
+            choices.append(-soft * torch.log_softmax(scores, 0)[asked.right])
+    return -torch.stack(learnt).mean() + choice_weight * torch.stack(choices).mean()
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_packed_row_has_the_loss_and_gradient_of_each_branch_read_alone(tied):
+    llm = tiny(tied=tied)
+    plain, examples = deepcopy(llm.model), taught(llm)
+    expected = plain_loss(plain, examples, choice_weight=0.7, temperature=3.0)
+    expected.backward()
+
+    tokens = tokens_of(examples, N_TOKENS)
+    answering = Answering(llm.model, tokens, torch.float32)
+    batch = collate([examples], N_TOKENS)
+    labels = batch.pop("labels")
+    found = tree_loss(answering(**batch), labels, choice_weight=0.7, temperature=3.0)
+    found.backward()
+    assert found.item() == pytest.approx(expected.item(), rel=1e-4)
+
+    def alike(ours, theirs):
+        return torch.allclose(ours, theirs, atol=1e-4 * theirs.abs().max().item())
+
+    table, head = plain.get_input_embeddings().weight.grad, plain.get_output_embeddings().weight.grad
+    others = [n for n in range(N_TOKENS) if n not in tokens.tolist()]
+    assert alike(answering.rows.grad, table[tokens])
+    assert tied or alike(answering.head_rows.grad, head[tokens])
+    assert hasattr(answering, "head_rows") == (not tied) and len(others) > 50
+    names = [name for name, _ in plain.base_model.named_parameters() if "embed" not in name]
+    ours, theirs = dict(llm.model.base_model.named_parameters()), dict(plain.base_model.named_parameters())
+    assert all(alike(ours[name].grad, theirs[name].grad) for name in names) and len(names) > 10
+
+
+def test_probability_is_only_among_the_tokens_that_can_stand_there():
+    llm = tiny()
+    examples = taught(llm)
+    batch = collate([examples], N_TOKENS)
+    batch.pop("labels")
+    logits = Answering(llm.model, tokens_of(examples, N_TOKENS), torch.float32)(**batch).logits[0]
+    possible = batch["held"][batch["of_set"]]
+    p = logits.softmax(-1)
+    assert (p[~possible] == 0).all() and (p[possible] > 0).all() and not possible.all()
+    assert torch.allclose(p.sum(-1), torch.ones(len(p)))
+
+
+# --- tuning -----------------------------------------------------------------------------------------------------------
 
 
 def test_packing_is_seeded_complete_and_within_the_row():
@@ -125,54 +269,132 @@ def test_a_checkpoint_cut_off_in_writing_is_not_used(tmp_path):
     assert last_checkpoint(tmp_path / "nothing") is None
 
 
-@pytest.mark.llm
-@pytest.mark.slow
-@pytest.mark.parametrize("method", ["lm_head", "lora", "full"])
-def test_tuning_teaches_and_a_stopped_one_ends_alike(tmp_path, method):
-    """Three runs of six steps (of the LM head, three epochs): straight through; stopped after the second checkpoint;
-    gone on from there."""
-    from llama4rec_core.llm import model
+def settings(method="full", **how) -> TuningSettings:
+    """About a step for each example."""
+    return TuningSettings(**({"method": method, "row_tokens": 40, "save_steps": 2, "lora": LoRASettings(4)} | how))
 
-    def taught(llm):
-        titles = [llm.encode(title + "\n") for title in ("Alien", "Heat", "Fargo", "Toy Story")]
-        prompts = [
-            Prompt(str(n), llm.encode(f"Viewer {n}:\n"), tuple(Branch(t, len(t)) for t in titles)) for n in range(12)
-        ]
-        return [Example(prompt, (ChoiceSet((0, 1, 2, 3), 2),)) for prompt in prompts]
 
-    rate, epochs = {"lm_head": (1e-2, 3), "lora": (1e-3, 1), "full": (2e-5, 1)}[method]
-    own = {method: {"learning_rate": rate, "epochs": epochs}}
-    settings = TuningSettings(method=method, row_tokens=60, save_steps=2, warmup_steps=1, **own)
-    llm = model.load(model.SMOLLM2)
-    straight = tune(llm, taught(llm), settings, tmp_path / "straight", seed=1)
-    curve = np.loadtxt(straight / "curve.csv", delimiter=",", skiprows=1, ndmin=2)
-    assert len(curve) >= 1
+@pytest.fixture
+def exact(monkeypatch):
+    """float32 throughout, whatever the machine reads fastest in."""
+    monkeypatch.setattr(finetune, "number_format", lambda: torch.float32)
 
-    class Killed(Exception):
-        pass
 
-    saved = []
-    from transformers import Trainer
+def tuned(llm, folder, method="full", examples=None, seed=1, **how):
+    examples = taught(llm) * 2 if examples is None else examples
+    return tune(llm, examples, settings(method, **how), 1e-2, folder, seed)
 
-    original = Trainer._save_checkpoint
+
+def scores(llm, examples) -> np.ndarray:
+    found = score_row(llm, [each.prompt for each in examples if each.choice_sets])
+    return np.concatenate([values for branches in found for values in branches])
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_tuning_teaches_and_changes_of_the_vocabulary_only_what_occurs(tmp_path, exact, method, tied):
+    base = saved(tmp_path / "base", tied=tied)
+    examples, fresh = taught(tiny(tied=tied)), tiny(tied=tied)
+    folder = tuned(tiny(tied=tied), tmp_path / "out", method, examples * 6)
+    after = model.load(str(base), folder, torch.float32)
+    assert after.checkpoint_sha256 and not after.model.training
+
+    read, possible = set(), set()
+    for prompt in (each.prompt for each in examples):
+        read.update(prompt.prefix, *(branch.read for branch in prompt.branches))
+        sets = [among for _, among in prompt.learn]
+        sets += [among for branch in prompt.branches for among in (branch.choices, *branch.among) if among]
+        possible.update(*(among.tokens for among in sets if len(among.tokens) > 1))  # log p of the only one is 0
+    tables = ("get_output_embeddings", possible), ("get_input_embeddings", read)
+    for name, learnt in tables[:1] if tied else tables:
+        before, now = (getattr(each.model, name)().weight for each in (fresh, after))
+        changes = (before != now).any(dim=1).nonzero().flatten().tolist()
+        assert set(changes) == (read | possible if tied else learnt)
+    for asked in (examples[1], examples[3]):
+        prompt, (branches, right) = asked.prompt, (asked.choice_sets[0].branches, asked.choice_sets[0].right)
+        answer = prompt.branches[branches[right]]
+        n = len(answer.tokens) - answer.answer
+        given = prompt.prefix + answer.tokens[:n], answer.tokens[n:], answer.among
+        assert answer_log_p(after, *given) > answer_log_p(fresh, *given)
+
+    told = read_json(folder / "tuning.json")
+    curve = pd.read_csv(folder / "curve.csv")
+    assert (told["examples"], told["llm"]["name"], told["llm"]["sha256"]) == (24, "tiny", fresh.sha256)
+    assert told["steps"] == len(curve) == told["rows"] > 10
+    assert curve["loss"].tail(6).mean() < curve["loss"].head(6).mean()
+
+
+def test_a_merged_checkpoint_scores_as_the_lora_model_did(tmp_path, exact, monkeypatch):
+    llm, seen = tiny(), []
+    examples, merge = taught(llm), LoraModel.merge_and_unload
+
+    def look_then_merge(self, *args, **kwargs):
+        llm.model.eval()
+        seen.append(scores(llm, examples))
+        names = [name for name, _ in llm.model.named_parameters() if "lora" in name]
+        assert len(names) == 2 * 2 * len(finetune.LINEAR)  # two matrices, in two layers
+        return merge(self, *args, **kwargs)
+
+    monkeypatch.setattr(LoraModel, "merge_and_unload", look_then_merge)
+    base = saved(tmp_path / "base")
+    folder = tuned(llm, tmp_path / "out", "lora", examples * 3)
+    found = scores(model.load(str(base), folder, torch.float32), examples)
+    assert found == pytest.approx(seen[0], abs=1e-3)
+    assert np.abs(found - scores(tiny(), examples)).max() > 0.5
+    assert not any("lora" in name for name in load_file(folder / "model.safetensors"))
+
+
+def test_nothing_to_learn_leaves_the_llm_as_it_is(tmp_path, exact):
+    folder = tuned(tiny(), tmp_path / "out", examples=[])
+    after = model.load(str(saved(tmp_path / "base")), folder, torch.float32)
+    fresh = tiny().model.state_dict()
+    assert all(torch.equal(value, fresh[name]) for name, value in after.model.state_dict().items())
+    told = read_json(folder / "tuning.json")
+    assert (told["steps"], told["tokens"], told["final_loss"]) == (0, 0, None)
+    assert len(pd.read_csv(folder / "curve.csv")) == 0
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_a_stopped_tuning_goes_on_to_the_same_weights(tmp_path, monkeypatch, method):
+    """Straight through; stopped after the second intermediate checkpoint; gone on from there, with half the steps."""
+    straight, steps, saves = tuned(tiny(), tmp_path / "straight", method), [], []
+    original, step = Trainer._save_checkpoint, Trainer.training_step
 
     def save_then_die(self, *args, **kwargs):
         original(self, *args, **kwargs)
-        saved.append(1)
-        if len(saved) == 2:
+        saves.append(1)
+        if len(saves) == 2:
             raise Killed
 
-    llm = model.load(model.SMOLLM2)
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(Trainer, "_save_checkpoint", save_then_die)
-        tune(llm, taught(llm), settings, tmp_path / "stopped", seed=1)
+        tuned(tiny(), tmp_path / "stopped", method)
     assert not (tmp_path / "stopped").exists()
-    llm = model.load(model.SMOLLM2)
-    stopped = tune(llm, taught(llm), settings, tmp_path / "stopped", seed=1)
-    name = {"lm_head": model.LM_HEAD_FILE, "lora": "adapter_model.safetensors", "full": "model.safetensors"}[method]
-    first, second = read_tensors(straight / name), read_tensors(stopped / name)
-    assert first.keys() == second.keys()
-    assert all(torch.equal(first[key], second[key]) for key in first)
+    monkeypatch.setattr(Trainer, "training_step", lambda *args, **kwargs: steps.append(1) or step(*args, **kwargs))
+    stopped = tuned(tiny(), tmp_path / "stopped", method)
+    first, second = (load_file(folder / "model.safetensors") for folder in (straight, stopped))
+    assert first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+    curves = [pd.read_csv(folder / "curve.csv") for folder in (straight, stopped)]
+    assert curves[0]["step"].tolist() == curves[1]["step"].tolist() and len(steps) == len(curves[0]) - 4
+    np.testing.assert_array_equal(curves[0]["loss"], curves[1]["loss"])
+
+    assert list(tmp_path.glob(".stopped-*"))
+    clean(stopped)
+    assert not list(tmp_path.glob(".stopped-*")) and list(tmp_path.glob(".straight-*")) and stopped.exists()
+
+
+def test_another_seed_or_rate_does_not_go_on_from_a_stopped_tuning(tmp_path):
+    tuned(tiny(), tmp_path / "out", seed=1)
+    before = set(tmp_path.glob(".out-*"))
+    (tmp_path / "out").rename(tmp_path / "first")
+    tuned(tiny(), tmp_path / "out", seed=2)
+    assert len(set(tmp_path.glob(".out-*")) - before) == 1
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("first", "out"))
+    assert any(not torch.equal(one[key], two[key]) for key in one)
 
 
 def test_tuning_goes_on_from_the_newest_checkpoint_that_was_written_to_its_end(tmp_path):

@@ -2,11 +2,10 @@
 
 import numpy as np
 import pandas as pd
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llama4rec_core.data import FILMS, Histories, cases, histories, make_dataset, popularity, split, unseen
+from llama4rec_core.data import FILMS, Histories, cases, histories, make_dataset, split, unseen
 
 few = settings(max_examples=25, deadline=None)
 
@@ -36,14 +35,15 @@ def test_history_is_the_end_of_a_prefix():
     assert known.history(0, 3, 2).tolist() == [1, 2]
     assert known.history(1, 2, 10).tolist() == [4, 5] and known.history(1, 0, 10).tolist() == []
     assert known.titles_of(0, 3, 2) == ["b", "c"]
-    assert known.rated_titles(0, 3, 2) == [("b", "2"), ("c", "3")]
-    assert known.rated_titles(1, 3, 3) == [("e", "4"), ("f", "5"), ("g", "1")]  # the nearest that can be written
+    assert known.rated(0, 3, 2) == [(1, 1), (2, 2)]  # places on the scale, from 0
+    assert known.rated(1, 3, 3) == [(4, 3), (5, 4), (6, 0)]  # the nearest that can be written
+    assert known.rated(0, 0, 3) == [] and known.values.tolist() == [1, 2, 3, 4, 5]
 
 
 @few
-@given(datasets(), st.integers(0, 4))
+@given(datasets(), st.lists(st.integers(0, 4), min_size=5, max_size=5))
 def test_a_user_s_sequence_is_train_valid_test_and_n_of_u_counts_train(dataset, window):
-    parts = split(dataset)
+    parts, window = split(dataset), np.array(window[: dataset.n_users])
     known = histories(dataset, parts, window, FILMS)
     assert known.begin[-1] == len(known.items) == len(known.ratings) == len(dataset.interactions)
     assert (known.items.dtype, known.ratings.dtype, known.begin.dtype) == (np.int64, np.float32, np.int64)
@@ -53,16 +53,21 @@ def test_a_user_s_sequence_is_train_valid_test_and_n_of_u_counts_train(dataset, 
         frames = [frame[frame["user"] == user] for frame in (parts.train, parts.valid, parts.test)]
         together = pd.concat(frames)
         assert known.history(user, len(together), 99).tolist() == together["item"].tolist()
-        written = [text for _, text in known.rated_titles(user, len(together), 99)]
-        assert written == [f"{rating:g}" for rating in together["rating"]]
+        rated = known.rated(user, len(together), 99)
+        assert [item for item, _ in rated] == together["item"].tolist()
+        assert [known.scale[value] for _, value in rated] == [f"{rating:g}" for rating in together["rating"]]
         assert known.n_train[user] == len(frames[0])
-        assert known.n_before_window[user] == max(1, len(frames[0]) - window)
+        assert known.n_before_window[user] == max(1, len(frames[0]) - window[user])
 
 
 @few
-@given(datasets(), st.integers(0, 4), st.sampled_from(["direct", "sequential", "rating"]))
+@given(
+    datasets(),
+    st.lists(st.integers(0, 4), min_size=5, max_size=5),
+    st.sampled_from(["direct", "sequential", "rating"]),
+)
 def test_a_case_s_history_does_not_hold_its_target_or_what_comes_later(dataset, window, task):
-    parts = split(dataset)
+    parts, window = split(dataset), np.array(window[: dataset.n_users])
     known = histories(dataset, parts, window, FILMS)
     for case in cases(parts, task, window).itertuples():
         length = known.begin[case.user + 1] - known.begin[case.user]
@@ -75,13 +80,11 @@ def test_a_case_s_history_does_not_hold_its_target_or_what_comes_later(dataset, 
 @given(datasets(), st.integers(0, 9), st.integers(0, 3))
 def test_unseen_items_are_different_and_not_of_training(dataset, count, seed):
     known = histories(dataset, split(dataset), 2, FILMS)
-    weight = popularity(known)
     for user in range(dataset.n_users):
         free = dataset.n_items - known.n_train[user]
-        for share in (None, weight):
-            drawn = unseen(known, user, count, np.random.default_rng(seed), share)
-            assert len(set(drawn.tolist())) == len(drawn) == min(count, free)
-            assert not set(drawn) & set(known.history(user, known.n_train[user], 99))
+        drawn = unseen(known, user, count, np.random.default_rng(seed))
+        assert len(set(drawn.tolist())) == len(drawn) == min(count, free)
+        assert not set(drawn) & set(known.history(user, known.n_train[user], 99))
         everything = unseen(known, user, dataset.n_items, np.random.default_rng(seed))
         held_out = known.items[known.begin[user] + known.n_train[user] : known.begin[user + 1]]
         assert set(held_out) <= set(everything)  # never steered around validation or test
@@ -90,14 +93,3 @@ def test_unseen_items_are_different_and_not_of_training(dataset, count, seed):
 def test_unseen_draws_are_what_they_always_were():
     known = by_hand([[0, 1, 2, 3, 7, 4], [5, 6, 6]], [5, 3], [3, 1])
     assert unseen(known, 0, 3, np.random.default_rng(0)).tolist() == [8, 9, 6]
-    assert unseen(known, 1, 3, np.random.default_rng(1), popularity(known)).tolist() == [2, 9, 0]
-
-
-def test_items_are_drawn_as_often_as_they_were_chosen_before_the_windows():
-    """Item 1 was chosen by seven users, 2 by one, others by none, and each once more; 3 stands in windows only."""
-    known = by_hand([[1, 3]] * 7 + [[2, 3], [0, 4]], [2] * 9, [1] * 9, "abcde")
-    assert popularity(known).tolist() == [2, 8, 2, 1, 1]
-    rng = np.random.default_rng(0)
-    drawn = [int(unseen(known, 8, 1, rng, popularity(known))[0]) for _ in range(2000)]
-    share = np.bincount(drawn, minlength=5) / 2000
-    assert share == pytest.approx([0, 8 / 11, 2 / 11, 1 / 11, 0], abs=0.05)

@@ -7,7 +7,7 @@ from llama4rec_core import paths
 from llama4rec_core.data.bookcrossing import fetch_bookcrossing, read_bookcrossing
 from llama4rec_core.data.dataset import Dataset, make_dataset, read_dataset, subset_users, table_1, write_dataset
 from llama4rec_core.data.download import SourceError
-from llama4rec_core.data.histories import Histories, histories, popularity, unseen
+from llama4rec_core.data.histories import Histories, histories, unseen
 from llama4rec_core.data.movielens import fetch_ml1m, fetch_ml100k, read_ml1m, read_ml100k
 from llama4rec_core.data.own import read_own
 from llama4rec_core.data.split import cases, cut_last, offsets, split, windows

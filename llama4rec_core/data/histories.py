@@ -68,20 +68,11 @@ def histories(dataset: Dataset, split: Split, window: np.ndarray, words: Words) 
     )
 
 
-def unseen(
-    histories: Histories, user: int, count: int, rng: np.random.Generator, weight: np.ndarray | None = None
-) -> np.ndarray:
-    """int64 [at most `count`]: different items without a training interaction of the user, at random, by `weight` [I].
+def unseen(histories: Histories, user: int, count: int, rng: np.random.Generator) -> np.ndarray:
+    """int64 [at most `count`]: different items without a training interaction of the user, drawn at random.
 
     Validation and test items may be drawn as any other.
     """
     seen = histories.history(user, histories.n_train[user], histories.n_train[user])
     free = np.setdiff1d(np.arange(len(histories.titles)), seen)
-    share = None if weight is None else weight[free] / weight[free].sum()
-    return rng.choice(free, size=min(count, len(free)), replace=False, p=share)
-
-
-def popularity(histories: Histories) -> np.ndarray:
-    """int64 [I]: how often each item was chosen before the windows, and once more, so that every item can be drawn."""
-    before = [histories.history(user, n, n) for user, n in enumerate(histories.n_before_window)]
-    return 1 + np.bincount(np.concatenate(before), minlength=len(histories.titles))
+    return rng.choice(free, size=min(count, len(free)), replace=False)

@@ -109,7 +109,7 @@ def tune(
     if settings.method == "lora":
         model = model.merge_and_unload()
     with whole_folder(folder) as aside:
-        model.eval().save_pretrained(aside)
+        model.eval().save_pretrained(aside, max_shard_size="1TB")  # one file
         write_frame(aside / "curve.csv", curve)
         write_json(
             aside / "tuning.json",

@@ -4,7 +4,7 @@ An example is a prompt and, for each choice set in it, its alternatives and the 
 (ranking), two items (P1), the digits of the scale (rating). Two losses, both only where they count:
 
     cross-entropy    -mean log p(token | its set)    over right answers and what a history teaches (equation 8)
-    choice           -mean T log softmax_a S(a)/T    over a set's alternatives, S(a) = log p(a | prefix) - prior(a),
+    choice           -mean T log softmax_a S(a)/T    over a set's alternatives, S(a) = log p(a | prefix),
                                                      or log p(yes) - log p(no) where each candidate is asked about
 
 A token's set is what could stand there (`tree.Among`): of a title the trie's children, of a rating the scale. The
@@ -25,9 +25,9 @@ from llama4rec_core.llm.examples import ChoiceSet, Example
 from llama4rec_core.llm.tree import Among, PackedRow, Prompt, allowed
 
 # columns of the table of targets: which row of the logits, which token, of which alternative of which choice set, is
-# that the right one, does the token count for cross-entropy, what is subtracted from the alternative's score, does the
-# token's log-probability count for (1) or against (-1) the alternative, and is the alternative a text, not one token
-PLACE, TOKEN, ALTERNATIVE, CHOICE_SET, RIGHT, LEARN, PRIOR, SIGN, TEXT = range(9)
+# that the right one, does the token count for cross-entropy, does its log-probability count for (1) or against (-1) the
+# alternative, and is the alternative a text, not one token
+PLACE, TOKEN, ALTERNATIVE, CHOICE_SET, RIGHT, LEARN, SIGN, TEXT = range(8)
 
 
 class Answering(nn.Module):
@@ -87,35 +87,34 @@ def tokens_of(examples: Sequence[Example], n_tokens: int) -> torch.Tensor:
 
 
 def collate(batch: Sequence[Sequence[Example]], n_tokens: int) -> dict[str, torch.Tensor]:
-    """One packed row of examples to the model's inputs and the table of targets [n, 9] (float64, which holds every id
-    exactly). n_tokens: of the vocabulary."""
+    """One packed row of examples to the model's inputs and the table of targets, int64 [n, 8]. n_tokens: of the
+    vocabulary."""
     (examples,) = batch
     prompts = [example.prompt for example in examples]
     row, sets = PackedRow.of(prompts), {}  # sets: each Among that is met, and its number
-    labels: list[tuple[float, ...]] = []
+    labels: list[tuple[int, ...]] = []
     among: list[int] = []  # of each label, the number of its set
     alternative = choice_set = 0
     for p, example in enumerate(examples):
         prefix = example.prompt.prefix
         for at, those in example.prompt.learn:
-            labels.append((row.place(p, at - 1), prefix[at], -1, -1, 0, 1, 0.0, 1, 0))
+            labels.append((row.place(p, at - 1), prefix[at], -1, -1, 0, 1, 1, 0))
             among.append(sets.setdefault(those, len(sets)))
         for asked in example.choice_sets:
             text = int(example.prompt.branches[asked.branches[0]].choices is None)
             for a, tokens in enumerate(_alternatives(row, prompts, p, asked)):
-                right, before = int(a == asked.right), asked.prior[a] if asked.prior else 0.0
-                for n, (place, token, those, sign) in enumerate(tokens):
+                right = int(a == asked.right)
+                for place, token, those, sign in tokens:
                     learn = right if sign > 0 else 1 - right  # "no" is the answer to learn about the others
-                    first = 0.0 if n else before
-                    labels.append((place, token, alternative, choice_set, right, learn, first, sign, text))
+                    labels.append((place, token, alternative, choice_set, right, learn, sign, text))
                     among.append(sets.setdefault(those, len(sets)))
                 alternative += 1
             choice_set += 1
-    table = torch.tensor(labels, dtype=torch.float64)
+    table = torch.tensor(labels)
     vocabulary, held = allowed(list(sets), n_tokens)
-    pairs = torch.stack([table[:, PLACE].long(), torch.tensor(among)])
+    pairs = torch.stack([table[:, PLACE], torch.tensor(among)])
     (places, of_set), table[:, PLACE] = torch.unique(pairs, dim=1, return_inverse=True)
-    table[:, TOKEN] = torch.searchsorted(vocabulary, table[:, TOKEN].long()).double()
+    table[:, TOKEN] = torch.searchsorted(vocabulary, table[:, TOKEN].contiguous())
     return {
         "input_ids": row.tokens[None],
         "position_ids": row.positions[None],
@@ -185,14 +184,13 @@ def tree_loss(
     rows_per_step: int = 1,
 ) -> torch.Tensor:
     """Cross-entropy on the learnt tokens plus the choice loss, each a mean; `outputs.logits` [1, places, V'], `labels`
-    [n, 9]. A choice set with one alternative counts, and adds nothing."""
-    prior, sign, labels = labels[:, PRIOR].float(), labels[:, SIGN].float(), labels.long()
+    [n, 8]. A choice set with one alternative counts, and adds nothing."""
     log_p = TokenLogP.apply(outputs.logits[0].float(), labels[:, PLACE], labels[:, TOKEN])  # [n]
     learnt = labels[:, LEARN].bool()
     loss = -log_p[learnt].mean()
     asked = labels[:, CHOICE_SET] >= 0
     if choice_weight and asked.any():
-        table, log_p = labels[asked], (sign * log_p - prior)[asked]
+        table, log_p = labels[asked], (labels[:, SIGN] * log_p)[asked]
         n_alternatives, n_sets = int(table[:, ALTERNATIVE].max()) + 1, int(table[:, CHOICE_SET].max()) + 1
         t = log_p.new_ones(n_sets).index_fill(0, table[table[:, TEXT] == 1, CHOICE_SET], temperature)  # T
         log_p = log_p / t[table[:, CHOICE_SET]]

@@ -57,12 +57,12 @@ def row(part, what, ours, unit, peer="", peer_value=None, ours_metric=None, peer
 def default_ranker() -> Ranker:
     """Ranks by likelihood in MovieLens-100K, as the defaults say."""
     histories = prepare(sources.load("ml-100k"), PRESET).histories
-    return Ranker.of(PRESET, model.load(model.SMOLLM2), histories, tuned=True, log_p=None)
+    return Ranker.of(PRESET, model.load(model.SMOLLM2), histories, tuned=True)
 
 
 def untouched(ranker: Ranker) -> Ranker:
     """The same with an LLM of its own, to be tuned."""
-    return replace(ranker, llm=model.load(model.SMOLLM2))
+    return replace(ranker, llm=model.load(model.SMOLLM2, dtype=torch.float32))
 
 
 def lists(ranker: Ranker, count: int, k: int) -> list[CandidateList]:
@@ -90,13 +90,13 @@ def _score(llm: LLM, prompts: Sequence[Prompt]) -> None:
 
 def ranking_rows(ranker: Ranker, asked: argparse.Namespace) -> Iterator[dict]:
     llm = ranker.llm
-    listwise = Ranker.of(PRESET, llm, ranker.histories, tuned=True, log_p=None, way="listwise")
+    listwise = Ranker.of(PRESET, llm, ranker.histories, tuned=True, way="listwise")
     for k in (10, 20):
         ours = lists(ranker, asked.users, k)
         tree, few = [ranker.prompt(each) for each in ours], ours[: asked.peer_users]
         _score(llm, tree[:1])
         rate = len(tree) / seconds(partial(_score, llm, tree))
-        written = [(listwise.prompt(each).prefix, len(llm.encode("\n".join(ranker.titles(each))))) for each in few]
+        written = [(listwise.prompt(each).prefix, len(llm.encode("\n".join(ranker.named(each))))) for each in few]
         peer = {size: len(few) / seconds(partial(_generate, llm, written, size)) for size in (1, *asked.batches)}
         best = max(asked.batches, key=peer.get)
         one_each = [Prompt(f"{p.key}-{b}", p.prefix, (x,)) for p in tree[: len(few)] for b, x in enumerate(p.branches)]
@@ -144,10 +144,9 @@ def machine_rows(ranker: Ranker, asked: argparse.Namespace) -> Iterator[dict]:
     yield row("machine", "reading", tokens / spent, "tokens/s")
     tokens, places, spent = _tune(untouched(ranker), asked.tuned)
     rate = (between + cost.machine_rate(seconds=5.0)) / 2
-    # forward through all; backward to the activations of the tuned layers; logits forward and backward
-    passes = 2 + 2 * LORA.lora.layers
+    passes = 4  # forward, and backward to the activations; logits forward and backward
     needed = passes * size["body"] * tokens + 4 * size["head"] * places
-    sum_of = f"({passes:g} x {size['body']} x {tokens} + 4 x {size['head']} x {places}) / {spent:.2f} s / {rate:.4g}"
+    sum_of = f"({passes} x {size['body']} x {tokens} + 4 x {size['head']} x {places}) / {spent:.2f} s / {rate:.4g}"
     yield row("machine", f"tuning: share = {sum_of}", needed / spent / rate, "share of the matrix-product rate")
     peer_tokens, peer_spent = _peer_tune(untouched(ranker), asked.tuned)
     peer = "transformers Trainer, padded, LoRA on all layers"
@@ -159,7 +158,9 @@ def _tune(ranker: Ranker, count: int) -> tuple[int, int, float]:
     """Tokens, places at which logits are computed, and seconds of tuning the ranker's LLM on `count` lists."""
     examples = [ranker.example(each) for each in lists(ranker, count, 10)]
     with tempfile.TemporaryDirectory() as folder:
-        spent = seconds(lambda: finetune.tune(ranker.llm, examples, LORA, Path(folder) / "checkpoint", 0))
+        spent = seconds(
+            lambda: finetune.tune(ranker.llm, examples, LORA, LORA.learning_rate, Path(folder) / "checkpoint", 0)
+        )
     packed = finetune.pack(examples, LORA.row_tokens, 0)
     tokens = sum(sum(tokens_read([each.prompt for each in row])) for row in packed)
     return tokens, sum(logits_of(each.prompt) for each in examples), spent
@@ -192,7 +193,7 @@ def _trainer(llm: LLM, examples: Sequence[Example], folder: Path) -> Trainer:
     arguments = TrainingArguments(
         str(folder), per_device_train_batch_size=8, num_train_epochs=1, save_strategy="no", report_to="none",
         remove_unused_columns=False, disable_tqdm=True, dataloader_pin_memory=False,
-        learning_rate=LORA.lora.learning_rate, label_names=["labels"],
+        learning_rate=LORA.learning_rate, label_names=["labels"],
     )  # fmt: skip
     with model.quiet_peft():
         tuned = get_peft_model(llm.model, learnt)
@@ -217,22 +218,19 @@ def other_rows(ranker: Ranker, asked: argparse.Namespace) -> Iterator[dict]:
 
 
 def _qualities(part: str, llm: LLM, asked: argparse.Namespace, tries: list[tuple]) -> Iterator[dict]:
-    """Ways of ranking, untuned and tuned for about the same minutes: NDCG@5 within LightGCN's and SASRec's lists that
-    hold their target, for validation items and for the windows of held-out users. Likelihood is also tuned for half
-    the minutes and on all examples there are (judged on the lists of every top-k backbone, too). A tuned row is
-    compared with the untuned one of its part on the same users."""
+    """Ways of ranking, untuned and tuned for about the same minutes: NDCG@5 within LightGCN's and SASRec's lists of
+    validation cases that hold their target. Likelihood is also tuned for half the minutes and on all examples there are
+    (judged on the lists of every top-k backbone, too). A tuned row is compared with the untuned one of its part on the
+    same users."""
     run = Run.open(asked.preset)
     names = [name for name, each in BACKBONES.items() if each.task != "rating" and name not in BASELINES]
-    folders = {(name, fit): f"backbones/{name}-s0/{fit}" for name in names for fit in ("base", "out_of_fold")}
+    folders = {name: f"backbones/{name}-s0/base" for name in names}
     run.require("llm/prior.parquet", *(f"{folder}/predictions.parquet" for folder in folders.values()))
-    ready, known = read_prepared(run.path("data"), run.preset), {}
+    ready = read_prepared(run.path("data"), run.preset)
     log_p = pd.read_parquet(run.path("llm/prior.parquet"))["log_p"].to_numpy()
-    for (name, fit), folder in folders.items():
-        found = read_predictions(run.path(folder))
-        keep = (found.cases["part"] == "valid") if fit == "base" else ready.held_out[found.cases["user"]]
-        known[name, fit] = found.only(np.asarray(keep))
-    wide = [which for which in known if which[0] not in ("LightGCN", "SASRec")]
-    few, untuned = [which for which in known if which not in wide], {}
+    known = {name: read_predictions(run.path(folder)).part("valid") for name, folder in folders.items()}
+    few, untuned = ["LightGCN", "SASRec"], {}
+    wide = [name for name in names if name not in few]
     for name, way, train, share in tries:
         with tempfile.TemporaryDirectory() as folder:
             tuned, minutes = llm, 0.0
@@ -257,26 +255,26 @@ def _qualities(part: str, llm: LLM, asked: argparse.Namespace, tries: list[tuple
 
 def _examples(run: Run, ready: Prepared, ranker: Ranker) -> list[Example]:
     """All ranking examples there are, as notebook 03 mixes them."""
-    settings, writers = run.preset.instructions, as_dict(run.preset)["out_of_fold"]
+    writers = as_dict(run.preset)["out_of_fold"]
     out_of_fold = {
         task: (read_predictions(run.path(f"backbones/{writers[task]}-s0/out_of_fold")), None)
         for task in ("direct", "sequential")
     }
-    windows = sources.cases(ready.split, "sequential", settings.window).query("part == 'window'")
+    windows = sources.cases(ready.split, "sequential", ready.window).query("part == 'window'")
     length, draws = run.preset.prompts.rated_history, rng("examples", 0)
-    kinds = by_kind(ranker, out_of_fold, windows, ready.held_out, settings, length, draws)
+    kinds = by_kind(ranker, out_of_fold, windows, length, draws)
     shares = as_dict(run.preset)["instructions"]["shares"] | {"rating": 0, "pair": 0}
     return mix(kinds, shares, 10**9, rng("mixture of examples", 0))
 
 
 def _judged(
-    run: Run, ranker: Ranker, folder: Path, known: dict[tuple, Predictions], which: Sequence[tuple]
+    run: Run, ranker: Ranker, folder: Path, known: dict[str, Predictions], which: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray, int]:
     """Users and NDCG@5 of the cases whose lists hold their target, by the LLM alone, and how many lists it read."""
     found, count = [], 0
     for each in which:
         asked = with_target(candidate_lists(known[each].cases, known[each].items))
-        path, count = folder / f"{'-'.join(each)}.parquet", count + len(asked)
+        path, count = folder / f"{each}.parquet", count + len(asked)
         scores = ranker.utilities(asked, [ranker.prompt(one) for one in asked], path, path.stem)
         found.append(experiment.Lists.of(known[each], scores, run.preset.aggregation.utilities).alone(1.0))
     users, values = (np.concatenate(both) for both in zip(*found, strict=True))
@@ -293,7 +291,7 @@ def _quality(part, name, users, values, untuned: pd.Series | None, minutes: floa
         part,
         f"{name}, tuned for {minutes:.2f} minutes [{found['ci_low']:.4f}, {found['ci_high']:.4f}]{said}",
         rate,
-        f"lists/s; NDCG@5 within {found['lists']} validation and window lists of {len(ndcg)} users",
+        f"lists/s; NDCG@5 within {found['lists']} validation lists of {len(ndcg)} users",
         ours_metric=found["value"],
     )
 
@@ -324,13 +322,15 @@ def _tuned(train: Callable, examples: list[Example], minutes: float, folder: Pat
 
 
 def _ours(examples: list[Example], folder: Path) -> None:
-    finetune.tune(model.load(model.SMOLLM2), examples, PRESET.tuning, folder, 0)
+    settings = PRESET.tuning
+    llm = model.load(model.SMOLLM2, dtype=torch.float32, layers=settings.layers)
+    finetune.tune(llm, examples, settings, settings.learning_rate, folder, 0)
 
 
 def _theirs(examples: list[Example], folder: Path) -> None:
-    trainer = _trainer(model.load(model.SMOLLM2), examples, folder)
+    trainer = _trainer(model.load(model.SMOLLM2, dtype=torch.float32), examples, folder)
     trainer.train()
-    trainer.model.save_pretrained(folder)
+    trainer.model.merge_and_unload().save_pretrained(folder)
 
 
 # -- memory ------------------------------------------------------------------------------------------------------------
