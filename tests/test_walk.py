@@ -466,7 +466,8 @@ def test_every_blended_row_has_weights_of_its_own(small, monkeypatch):
     choice, per_user, grid, _ = measured(small, monkeypatch)
     rows, value = choice["rows"], per_user.set_index(["row", "user"])["NDCG@5"]
     blended = ["Llama4Rec", "w/o AA", "Base + popularity", "Base + item-kNN", "Base + recent item-kNN", "Base + EASE"]
-    assert list(rows) == ["Base", "IFT", *blended] and grid["row"].unique().tolist() == blended
+    assert list(rows) == ["Base", "IFT", *blended, "stack", "stack + LLM"]
+    assert grid["row"].unique().tolist() == blended
     assert rows["w/o AA"]["alpha_2"] == 1 and rows["w/o AA"]["alpha_1"] >= 0.5
     for name in ("Base + popularity", "Base + EASE"):  # wrong on validation: the backbone alone, where it is second
         assert rows[name]["alpha_1"] == 0 and rows[name]["validation"] == pytest.approx(gain(2))
@@ -489,6 +490,24 @@ def test_without_one_part_the_other_s_llm_is_asked_about_the_other_s_lists(resul
         assert choice["rows"][row]["alpha_1"] >= 0.5 and value[row].to_numpy() == pytest.approx([gain(place)] * 8)
     judges = within.set_index("name")["value"]
     assert judges["LLM''"] == judges["LLM' (augmented)"] == judges["LLM'' (augmented)"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("more, llm", [("", "without_hints"), (", w/o DA", "with_hints")])
+def test_the_stack_joins_what_is_said_about_the_lists_of_m_c_and_only_one_of_both_has_an_llm(
+    results, tmp_path, monkeypatch, more, llm
+):
+    """M_c and popularity have the target third of four on validation, so the stack turns their order round; at test it
+    is second, and so comes third. The LLM is right: LLM'' where it is asked about M_c's lists, else LLM'."""
+    run, ready = open_run(tmp_path, PRESET + f"rows: [Base, IFT, Llama4Rec, Base + popularity{more}]")
+    monkeypatch.setitem(OTHERS, "Popularity", BACKBONE["base"])
+    monkeypatch.setitem(OTHERS, ("base", llm), {"valid": 0, "test": 0})
+    given_lists(run, ready, RIGHT_ON_VALIDATION)
+    choice, per_user, _, _ = measured((run, ready, str(tmp_path / "small.yaml")), monkeypatch)
+    rows, value = choice["rows"], per_user.set_index(["row", "user"])["NDCG@5"]
+    assert rows["stack"] == {"validation": pytest.approx(gain(1))}
+    assert value["stack"].to_numpy() == pytest.approx([gain(2)] * 8)
+    assert rows["stack + LLM"] == {"validation": pytest.approx(1)}
+    assert value["stack + LLM"].to_numpy() == pytest.approx([1] * 8)
 
 
 def test_what_users_chose_at_test_changes_no_weight(small, monkeypatch):
@@ -560,7 +579,8 @@ def test_for_ratings_too_weights_are_chosen_on_validation(small, monkeypatch):
     given_ratings(run, ("valid",))
     choice, per_user, grid, within = measured(small, monkeypatch, "DeepFM")
     rows, chosen = choice["rows"], choice["rows"]["Llama4Rec"]
-    assert list(rows) == ["Base", "IFT", "Llama4Rec", "w/o AA", "Base + biases"] and choice["metric"] == "RMSE"
+    assert list(rows) == ["Base", "IFT", "Llama4Rec", "w/o AA", "Base + biases", "stack", "stack + LLM"]
+    assert choice["metric"] == "RMSE"
     assert (chosen["alpha_1"], chosen["alpha_2"]) == (0.9, 0.9)
     w = weights(0.9, 0.9)
     mean = np.mean((2 * (1 - w)) ** 2)
@@ -607,7 +627,7 @@ def test_the_tables_hold_every_row_against_base_and_llama4rec_against_the_others
             frames.append(frame.assign(dataset="small", protocol="leave-one-out", backbone=backbone))
         write_frame(run.path(f"rows/{backbone}-s{seed}/per_user.parquet"), pd.concat(frames))
         write_json(run.path(f"rows/{backbone}-s{seed}/choice.json"), {"alpha_1": 0.3})
-    for llm in ("without_hints", "with_hints"):
+    for llm in ("trunk", "without_hints", "with_hints"):
         write_json(run.path(f"llm/{llm}-s{seed}/tuning.json"), {"llm": {"body": 10, "head": 2}})
     spent = {"prompts_sent": 2, "tokens_read": 30, "tokens_written": 0, "logits": 4, "seconds": 1.0}
     write_json(run.path(f"scores/LightGCN-base-untuned-s{seed}.json"), spent)
