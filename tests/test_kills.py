@@ -25,7 +25,8 @@ RANDOM_KILLS = 12
 PLACES = {  # a kill in each of these besides, within seconds of its start: what the command lines of the jobs hold
     "the data": r"01_data",
     "fitting a backbone": r"02_\w+_base",
-    "reading and tuning LLM'": r"03_",
+    "tuning the trunk": r"tune_trunk\.py",
+    "tuning LLM'": r"03_",
     "letting LLM' write": r"04_",
     "fitting on augmented data": r"02_\w+_augmented",
     "tuning LLM''": r"05_",
@@ -168,7 +169,7 @@ def test_a_run_killed_more_than_twenty_times_ends_with_the_files_of_one_that_was
     assert "LockException" not in said and "--unlock" not in said
     run = tmp_path / "runs" / "smoke"
     assert_same(run, straight)
-    assert not list(run.glob("llm/.with*"))  # intermediate checkpoints are gone
+    assert not [*run.glob("llm/.with*"), *run.glob("llm/.trunk*")]  # intermediate checkpoints are gone
 
     page = tmp_path / "run.html"
     finish(tmp_path, "--report", str(page))

@@ -21,8 +21,8 @@ data:
   words: {items: songs, user: listener, chose: played, chooses: plays, attributes: {{ATTRIBUTES}}}
 backbones: [LightGCN, SASRec, DeepFM]
 prompts: {candidates: 5, history: 5, rated_history: 5, similar: 3}
-instructions: {tokens: 1500, window: 3, next: 10, pairs: 5}
-tuning: {rows_per_step: 1, row_tokens: 256, lm_head: {epochs: 2}}
+instructions: {trunk: {tokens: 1500, history: 5}, tokens: 1500, window_users: 0.5}
+tuning: {layers: 4, row_tokens: 256}
 augmentation: {users: 4, pairs: 1, sampled: 4, items_per_batch: 30}
 evaluation: {rating_users: 5, draws: 200}
 backbone_settings: {LightGCN: {epochs: 3}, SASRec: {epochs: 2}, DeepFM: {epochs: 2}}
@@ -82,8 +82,8 @@ def test_own_data_go_through_the_whole_workflow(tmp_path, results, attributes):
     assert (split["protocol"], split["test"], split["valid"]) == ("rolling", 200, 100)
     for name in ("LightGCN", "SASRec", "DeepFM"):
         found = pd.read_parquet(run / f"rows/{name}-s0/per_user.parquet")
-        assert set(found.groupby("method")["user"].nunique()) == {5 if name == "DeepFM" else 20}
-        assert {"Base", "IFT", "Llama4Rec"} <= set(found["method"])
+        assert set(found.groupby("row")["user"].nunique()) == {5 if name == "DeepFM" else 20}
+        assert {"Base", "IFT", "Llama4Rec", "stack + LLM"} <= set(found["row"])
         assert np.isfinite(found["MSE" if name == "DeepFM" else "NDCG@5"]).all()
     assert {path.stem for path in run.glob("tables/table_*.csv")} == {
         "table_2_direct",
