@@ -48,9 +48,12 @@ FILM = "Films this viewer watched, oldest first:\n"
 RATING = "Ratings from 1 to 5 that this viewer gave, oldest first:\n"
 
 
+LONG_TOLD = Titles.told_apart(LLM, LONG.titles)
+
+
 def read(known=LONG, seed=0, **settings) -> list[Example]:
     settings = TrunkSettings(**({"tokens": 2000, "history": 3, "rated": 0.3} | settings))
-    return trunk(LLM, known, Titles.told_apart(LLM, known.titles), settings, np.random.default_rng(seed))
+    return trunk(LLM, known, LONG_TOLD, settings, np.random.default_rng(seed))
 
 
 def lines(each: Example) -> list[str]:
