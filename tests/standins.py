@@ -60,7 +60,7 @@ def score_row(llm, prompts):
         llm.read.append(prompt)
         values = []
         for branch, text in zip(prompt.branches, llm.branches(prompt), strict=True):
-            if not branch.choices:
+            if branch.choices is None:
                 values.append(np.array([llm.likes(llm.text(prompt), text)]))
                 continue
             each = np.array([llm.likes(llm.text(prompt), text + chr(token)) for token in branch.choices.tokens])
