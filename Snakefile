@@ -174,7 +174,8 @@ rule tune_without_hints:  # LLM'
 
 rule data_augmentation:  # P1, P2 or P3
     input:
-        lambda w: f"{RUN}/llm/without_hints-s{w.seed}/tuning.json" if w.kind != "attributes" else DATA,
+        DATA,
+        lambda w: [] if w.kind == "attributes" else f"{RUN}/llm/without_hints-s{w.seed}/tuning.json",  # P3: untuned
     output:
         notebook=f"{RUN}/notebooks/04_{{kind}}_s{{seed}}.ipynb",
         table=report(f"{RUN}/augmentation/{{kind}}-s{{seed}}.csv", category="Data augmentation"),

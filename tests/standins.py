@@ -81,21 +81,23 @@ def by_hand(sequences, n_train, n_before_window, titles, ratings=None) -> Histor
 # -- a run -------------------------------------------------------------------------------------------------------------
 
 SEED = 3
-TITLES = [f"Film {chr(ord('A') + n)}" for n in range(16)]
+TOLD = [f"Film {chr(ord('A') + n)}" for n in range(16)]  # what tells the titles apart, and a tuned LLM is told
+TITLES = [f"{told} of 1990" for told in TOLD]
 SEQUENCES = [[(3 * user + 5 * t) % 16 for t in range(6 + user % 4)] for user in range(8)]  # the last two: valid, test
 N_TRAIN = [len(sequence) - 2 for sequence in SEQUENCES]
-BEFORE_WINDOW = [n - 2 for n in N_TRAIN]
+WINDOW = [2, 0, 3, 0, 2, 2, 3, 3]  # the last half of training, rounded down, of all users but 1 and 3
+BEFORE_WINDOW = [n - window for n, window in zip(N_TRAIN, WINDOW, strict=True)]
 SIMILAR = {  # each fit has other similar users
     "base": [1, 0, 3, 2, 5, 4, 7, 6],
     "augmented": [2, 3, 0, 1, 6, 7, 4, 5],
     "out_of_fold": [4, 5, 6, 7, 0, 1, 2, 3],
 }
 PRESET = """
+data: {protocol: leave-one-out}
 backbones: [LightGCN, SASRec, DeepFM]
 prompts: {candidates: 4, history: 3, rated_history: 2, similar: 2}
-instructions: {tokens: 100000, window: 2, held_out: 0.5, next: 6, targets: 2, pairs: 4}
+instructions: {tokens: 100000, trunk: {tokens: 2000, history: 3}, window_users: 0.75, window: 0.5}
 augmentation: {users: 4, pairs: 2, sampled: 3, items: 5, items_per_batch: 2}
-ranking: {likelihood: {further_tokens: null}}
 aggregation: {utilities: positions}
 evaluation: {rating_users: 3, draws: 20}
 """
@@ -105,34 +107,41 @@ def rating_of(user: int, t: int) -> int:
     return 1 + (user + 2 * t) % 5
 
 
-def titles_told(user: int, prefix: int, length: int) -> str:
+def titles_told(user: int, prefix: int, length: int, titles=TOLD) -> str:
     """The last `length` titles of the first `prefix`, a line each."""
-    return "".join(TITLES[item] + "\n" for item in SEQUENCES[user][max(0, prefix - length) : prefix])
+    return "".join(titles[item] + "\n" for item in SEQUENCES[user][max(0, prefix - length) : prefix])
 
 
-def ratings_told(user: int, prefix: int, length: int) -> str:
+def ratings_told(user: int, prefix: int, length: int, titles=TOLD) -> str:
     places = range(max(0, prefix - length), prefix)
-    return "".join(f"{TITLES[SEQUENCES[user][t]]}: {rating_of(user, t)}\n" for t in places)
+    return "".join(f"{titles[SEQUENCES[user][t]]}: {rating_of(user, t)}\n" for t in places)
 
 
-def list_prompt(row, items, hinted: str | None):
-    """A ranking prompt in full. hinted: which fit's similar user is quoted, up to where."""
-    text = "Films this viewer watched, oldest first:\n" + titles_told(row.user, row.prefix, 3)
+def quoted(hinted: str) -> list[int]:
+    """Up to where a fit's hints may quote each user."""
+    return BEFORE_WINDOW if hinted == "out_of_fold" else N_TRAIN
+
+
+def list_prompt(row, items, hinted: str | None, titles=TOLD):
+    """A ranking prompt in full. hinted: which fit's similar user is quoted. titles: TOLD, or TITLES to the untuned."""
+    text = ""
     if hinted:
-        other, quoted = SIMILAR[hinted][row.user], BEFORE_WINDOW if hinted == "out_of_fold" else N_TRAIN
-        text += "Films a viewer of similar taste watched:\n" + titles_told(other, quoted[other], 2)
-        text += "A recommender system suggests, best first:\n" + "".join(TITLES[item] + "\n" for item in items)
-    return text + "This viewer watches next:\n", [TITLES[item] + "\n" for item in items]
+        other = SIMILAR[hinted][row.user]
+        text += "Films a viewer of similar taste watched:\n" + titles_told(other, quoted(hinted)[other], 2)
+        text += "A recommender system suggests, best first:\n" + "".join(TOLD[item] + "\n" for item in items)
+    text += "Films this viewer watched, oldest first:\n" + titles_told(row.user, row.prefix, 3, titles)
+    return text, [TOLD[item] for item in items]
 
 
-def rating_prompt(user: int, prefix: int, targets: list[int], fit: str, hinted: str | None):
+def rating_prompt(user: int, prefix: int, targets: list[int], fit: str, hinted: str | None, titles=TOLD):
     """A rating prompt in full."""
-    text = "Ratings from 1 to 5 that this viewer gave, oldest first:\n" + ratings_told(user, prefix, 2)
+    text = ""
     if hinted:
-        other, quoted = SIMILAR[hinted][user], BEFORE_WINDOW if hinted == "out_of_fold" else N_TRAIN
-        text += "Ratings a viewer of similar taste gave:\n" + ratings_told(other, quoted[other], 2)
+        other = SIMILAR[hinted][user]
+        text += "Ratings a viewer of similar taste gave:\n" + ratings_told(other, quoted(hinted)[other], 2)
+    text += "Ratings from 1 to 5 that this viewer gave, oldest first:\n" + ratings_told(user, prefix, 2, titles)
     said = "A recommender system predicts {:.1f} for the next one.\n" if hinted else ""
-    return text, [said.format(np.float32(predicted(user, item, fit))) + f"{TITLES[item]}: " for item in targets]
+    return text, [said.format(np.float32(predicted(user, item, fit))) + f"{titles[item]}: " for item in targets]
 
 
 def predicted(user: int, item: int, fit: str) -> float:
@@ -168,7 +177,7 @@ def some_place(row):
 
 def write_fit(run, ready, name: str, task: str, fit: str, place=some_place) -> Predictions:
     parts = ["window"] if fit == "out_of_fold" else ["valid", "test"]
-    rows = cases(ready.split, task, 2)
+    rows = cases(ready.split, task, ready.window)
     rows = rows[rows["part"].isin(parts)].reset_index(drop=True)
     if task == "rating":
         rated = [predicted(row.user, row.item, fit) for row in rows.itertuples()]

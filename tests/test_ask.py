@@ -8,8 +8,11 @@ import pandas as pd
 import pytest
 from standins import (
     N_TRAIN,
+    PRESET,
     SEED,
     SEQUENCES,
+    TITLES,
+    TOLD,
     Characters,
     list_prompt,
     open_run,
@@ -31,8 +34,8 @@ LLMS = ("untuned", "without_hints", "with_hints")
 class Asked:
     """The run, the script, and the LLMs that it loaded."""
 
-    def __init__(self, folder, monkeypatch):
-        self.run, self.ready = open_run(folder)
+    def __init__(self, folder, monkeypatch, preset=PRESET):
+        self.run, self.ready = open_run(folder, preset)
         self.loaded, self.main, self.folder, self.monkeypatch = [], script("ask").main, folder, monkeypatch
         monkeypatch.setattr(batches, "score_row", score_row)
         monkeypatch.setattr(model, "load", self.load)
@@ -81,13 +84,13 @@ def test_each_file_of_scores_is_the_answer_of_the_checkpoint_in_its_name(asked, 
     assert cost["prompts"] == cost["prompts_sent"] == len(asked.loaded[0].read)
 
 
-def expected_lists(asked, fit, parts, hinted, backbone="LightGCN"):
+def expected_lists(asked, fit, parts, hinted, backbone="LightGCN", titles=TOLD, users=range(8)):
     """All ranking prompts of a fit's cases whose list holds its target."""
     known = read_predictions(asked.run.path(f"backbones/{backbone}-s{SEED}/{fit}"))
     return {
-        f"{row.part}-{row.user}-{row.prefix}": list_prompt(row, items, hinted)
+        f"{row.part}-{row.user}-{row.prefix}": list_prompt(row, items, hinted, titles)
         for row, items in zip(known.cases.itertuples(), known.items.tolist(), strict=True)
-        if row.part in parts and row.item in items
+        if row.part in parts and row.item in items and row.user in users
     }
 
 
@@ -100,9 +103,22 @@ def test_llm_1_is_asked_about_the_lists_that_hold_their_target_and_told_no_hint(
 
 def test_the_untuned_llm_is_asked_about_validation_alone_and_told_no_hint(asked):
     found = asked.ask("LightGCN", "base", "untuned")
-    assert asked.prompts == expected_lists(asked, "base", ("valid",), None)
+    assert asked.prompts == expected_lists(asked, "base", ("valid",), None, titles=TITLES)
     # half of each title's log-likelihood without a history, -item, is taken off
     assert (found["utility"] == found["item"] + 0.5 * found["item"]).all()
+
+
+def test_the_untuned_llm_is_asked_about_no_more_users_than_the_preset_says(results, tmp_path, monkeypatch):
+    """The same users as those of the ratings come first; a tuned LLM is asked about all lists."""
+    asked = Asked(tmp_path, monkeypatch, PRESET.replace("rating_users: 3", "rating_users: 3, untuned_users: 4"))
+    users = draw_users(4, 8, rng("rating users"))
+    asked.ask("LightGCN", "base", "untuned")
+    expected = expected_lists(asked, "base", ("valid",), None, titles=TITLES, users=users)
+    assert asked.prompts == expected and 0 < len(expected) < 6  # of 6 lists that hold their target
+    asked.ask("LightGCN", "base", "without_hints")
+    assert asked.prompts == expected_lists(asked, "base", ("valid", "test"), None)
+    found = asked.ask("DeepFM", "base", "untuned")
+    assert set(found["user"]) == set(draw_users(3, 8, rng("rating users"))) < set(users)
 
 
 def test_a_tuned_llm_s_utility_is_what_it_said(asked):
@@ -118,13 +134,13 @@ def test_llm_2_is_told_the_similar_user_and_the_order_of_the_fit_it_is_asked_abo
     assert asked.prompts == expected_lists(asked, fit, ("valid", "test"), fit, backbone=backbone)
 
 
-def expected_ratings(fit, parts, hinted, users):
+def expected_ratings(fit, parts, hinted, users, titles):
     """All rating prompts of some users' cases; validation and test share a history, and so a prompt."""
     out = {}
     for part in parts:
         for user in users:
             n = N_TRAIN[user]
-            text, branches = rating_prompt(user, n, [SEQUENCES[user][n + (part == "test")]], fit, hinted)
+            text, branches = rating_prompt(user, n, [SEQUENCES[user][n + (part == "test")]], fit, hinted, titles)
             key = f"deployed-rating-{user}-{n}"
             out[key] = (text, [*out.get(key, (text, []))[1], *branches])
     return out
@@ -134,8 +150,9 @@ def expected_ratings(fit, parts, hinted, users):
 def test_ratings_are_asked_of_the_drawn_users_and_hints_are_told_to_llm_2_alone(asked, llm):
     found = asked.ask("DeepFM", "augmented", llm)
     users = draw_users(3, 8, rng("rating users"))
-    parts = ("valid",) if llm == "untuned" else ("valid", "test")
-    assert asked.prompts == expected_ratings("augmented", parts, "augmented" if llm == "with_hints" else None, users)
+    parts, titles = (("valid",), TITLES) if llm == "untuned" else (("valid", "test"), TOLD)
+    hinted = "augmented" if llm == "with_hints" else None
+    assert asked.prompts == expected_ratings("augmented", parts, hinted, users, titles)
     assert set(found["part"]) == set(parts)
     for row in found.itertuples():
         assert row.backbone == pytest.approx(min(predicted(row.user, row.item, "augmented"), 5), abs=1e-5)

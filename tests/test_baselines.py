@@ -124,7 +124,7 @@ def test_neighbours_score_the_lists_that_hold_their_target_by_the_true_history(s
         read = set(SEQUENCES[row.user][max(0, row.prefix - (5 if opinion == "RecentItemKNN" else 99)) : row.prefix])
         assert row.prefix == N_TRAIN[row.user] + (backbone == "SASRec" and row.part == "test")
         expected.append([sum(cosine_by_sets(item, other) for other in read - {item}) for item in items])
-    np.testing.assert_allclose(lists.llm, expected, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(lists.opinion, expected, rtol=1e-5, atol=1e-7)
     assert (found["log_p"] == found["utility"]).all() and found["item"].dtype == np.int64
     assert not found.duplicated(["key", "item"]).any()
 

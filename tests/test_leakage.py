@@ -1,11 +1,13 @@
 """A tuning prompt does not know its answer.
 
-A user's window target is changed, item and rating; the out-of-fold backbones are fitted and all prompts are built
-again; the user's history and hints must come out byte for byte the same. The same check must fail on a builder that
-leaks: out-of-fold backbones that saw the windows, or similar users quoted with their windows.
+The last item of a user's window is changed, or its rating; the out-of-fold backbones are fitted and all prompts are
+built again. What the trunk reads, and history and hints of the further examples, must come out byte for byte the same.
+The same checks must fail on builders that leak: a trunk that reads the windows, out-of-fold backbones that saw them,
+similar users quoted with them.
 """
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -16,14 +18,18 @@ from llama4rec_core.aggregation import most_similar_user
 from llama4rec_core.backbones.fit import fit, training_data
 from llama4rec_core.backbones.predict import predict_cases
 from llama4rec_core.data.prepared import prepare
-from llama4rec_core.llm.examples import by_kind, candidate_lists, rating_groups, rating_prompt
+from llama4rec_core.llm.examples import by_kind, candidate_lists, rating_groups, rating_prompt, trunk
 from llama4rec_core.llm.hints import Hints
+from llama4rec_core.llm.titles import Titles
+from llama4rec_core.presets import TrunkSettings
 from llama4rec_core.rankers import Ranker
 from llama4rec_core.run import rng
 
 EPOCHS = {"LightGCN": {"epochs": 3}, "SASRec": {"epochs": 2}, "DeepFM": {"epochs": 1}}
-WINDOW, USER = 3, 4
-PRESET = presets.build({"name": "leak", "instructions": {"window": WINDOW, "tokens": 10**6}})
+BACKBONES = {"direct": "LightGCN", "sequential": "SASRec", "rating": "DeepFM"}
+USER = 14  # has a window
+WINDOW, VALID, TEST = -16, -15, -10  # places in a user's sequence: the window's last item, the first of each later part
+PRESET = presets.build({"name": "leak"})
 LLM = Characters()
 
 pytestmark = pytest.mark.data
@@ -34,23 +40,53 @@ def ratings():
     return data.subset_users(data.load("ml-100k"), 30, seed=1)
 
 
-def changed(dataset):
-    """The same ratings, but the user's last window item is another film with another rating."""
+def changed(dataset, place=WINDOW, columns=("item", "rating")):
+    """The same ratings, but at one place the user has another film, or gave another rating."""
     frame = dataset.interactions.copy()
     rows = frame[frame["user"] == USER].sort_values("time", kind="stable")
-    row = rows.index[-3]  # before validation and test
-    frame.loc[row, "item"] = next(item for item in range(dataset.n_items) if item not in set(rows["item"]))
-    frame.loc[row, "rating"] = 6 - frame.loc[row, "rating"]
+    row = rows.index[place]
+    if "item" in columns:
+        frame.loc[row, "item"] = next(item for item in range(dataset.n_items) if item not in set(rows["item"]))
+    if "rating" in columns:
+        frame.loc[row, "rating"] = 1 + frame.loc[row, "rating"] % 5
     return dataclasses.replace(dataset, interactions=frame)
+
+
+# --- the trunk --------------------------------------------------------------------------------------------------------
+
+
+def read_by_the_trunk(dataset, leaky=False):
+    """All that the trunk reads, and all that it learns; `leaky`: of whole training sequences."""
+    histories = prepare(dataset, PRESET).histories
+    if leaky:
+        histories = dataclasses.replace(histories, n_before_window=histories.n_train)
+    titles = Titles.told_apart(LLM, histories.titles)
+    settings = TrunkSettings(tokens=100_000, history=20, rated=0.5)
+    read = trunk(LLM, histories, titles, settings, rng("trunk", 0))
+    assert all(each.prompt.learn and each.prompt.branches == each.choice_sets == () for each in read)
+    return [(each.prompt.key, each.prompt.prefix, repr(each.prompt.learn)) for each in read]
+
+
+@pytest.mark.parametrize("place", [WINDOW, VALID, TEST])
+@pytest.mark.parametrize("column", ["item", "rating"])
+def test_the_trunk_reads_and_learns_nothing_of_windows_validation_or_test(ratings, place, column):
+    assert read_by_the_trunk(changed(ratings, place, [column])) == read_by_the_trunk(ratings)
+
+
+@pytest.mark.parametrize("column", ["item", "rating"])
+def test_the_same_check_fails_on_a_trunk_that_reads_the_windows(ratings, column):
+    assert read_by_the_trunk(changed(ratings, WINDOW, [column]), leaky=True) != read_by_the_trunk(ratings, leaky=True)
+
+
+# --- the further examples ---------------------------------------------------------------------------------------------
 
 
 def out_of_fold(ready, task, backbone, leaky=False):
     """As notebook 02 fits it; `leaky`: on the windows too."""
     n_users, train = ready.dataset.n_users, ready.split.train
-    before, valid = data.cut_last(train if leaky else data.cut_last(train, n_users, WINDOW)[0], n_users, 1)
-    train = train if leaky else before
-    known = training_data(ready.dataset, train, task)
-    asked = data.cases(ready.split, task, WINDOW).query("part == 'window'").reset_index(drop=True)
+    before, valid = data.cut_last(train if leaky else data.cut_last(train, ready.window)[0], 1)
+    known = training_data(ready.dataset, train if leaky else before, task)
+    asked = data.cases(ready.split, task, ready.window).query("part == 'window'").reset_index(drop=True)
     counts = np.ones(n_users, dtype=int)
     return predict_cases(
         fit(backbone, known, valid, 0, EPOCHS[backbone]), asked, ready.histories, counts, 10, known.histories
@@ -59,8 +95,7 @@ def out_of_fold(ready, task, backbone, leaky=False):
 
 def predictions_of(dataset, leaky=False):
     ready = prepare(dataset, PRESET)
-    tasks = {"direct": "LightGCN", "sequential": "SASRec", "rating": "DeepFM"}
-    return ready, {task: out_of_fold(ready, task, name, leaky) for task, name in tasks.items()}
+    return ready, {task: out_of_fold(ready, task, name, leaky) for task, name in BACKBONES.items()}
 
 
 @pytest.fixture(scope="module")
@@ -70,20 +105,19 @@ def fitted(ratings):
 
 
 def ranker(ready):
-    return Ranker("likelihood", LLM, ready.histories, 10, None, np.zeros(ready.dataset.n_items, np.float32), 512)
+    return Ranker.of(PRESET, LLM, ready.histories, tuned=True)
 
 
-def window_prompts(ready, predictions, quoted=None):
+def window_prompts(ready, predictions):
     """Every prompt of the user's window cases as text, without the changed item's own branch."""
     out, histories = {}, ready.histories
-    quoted = histories.n_before_window if quoted is None else quoted(histories)
     for task, known in predictions.items():
-        hints = Hints(most_similar_user(known.embeddings), quoted, 8)
+        hints = Hints(most_similar_user(known.embeddings), histories.n_before_window, 8)
         known = known.only((known.cases["user"] == USER).to_numpy())
         if task == "rating":
             ((key, rows),) = rating_groups(known.cases, known.ratings)
-            prompt = rating_prompt(LLM, histories, key, rows, 10, hints)
-            out[task] = [(key, LLM.text(prompt), LLM.branches(prompt)[:-1])]  # the changed item is the last of three
+            prompt = rating_prompt(LLM, histories, ranker(ready).titles, key, rows, 10, hints)
+            out[task] = [(key, LLM.text(prompt), LLM.branches(prompt)[:-1])]  # the changed item is the last
             out["predicted"] = known.ratings[:-1].tolist()  # unrounded
         else:
             lists = candidate_lists(known.cases, known.items)
@@ -95,10 +129,11 @@ def window_prompts(ready, predictions, quoted=None):
 def test_history_and_hints_do_not_depend_on_the_target(fitted):
     before, after = (window_prompts(*each) for each in fitted)
     assert before == after  # keys, texts, candidates, hints
-    assert len(before["sequential"]) == 3 and len(before["direct"]) == 1
+    count = fitted[0][0].window[USER]
+    assert len(before["sequential"]) == count > 1 and len(before["direct"]) == 1
     prompts = [*before["direct"], *before["sequential"], *before["rating"]]
     assert all("similar taste" in text for _, text, _ in prompts)
-    assert len(before["rating"][0][2]) == 2 and "predicts" in before["rating"][0][2][0]
+    assert len(before["rating"][0][2]) == count - 1 and "predicts" in before["rating"][0][2][0]
 
 
 def test_the_same_check_fails_on_out_of_fold_backbones_that_saw_the_windows(ratings):
@@ -106,40 +141,50 @@ def test_the_same_check_fails_on_out_of_fold_backbones_that_saw_the_windows(rati
     assert all(before[what] != after[what] for what in ("direct", "sequential", "predicted"))
 
 
-def test_no_other_user_s_hint_quotes_the_changed_item_but_one_with_windows_does(fitted):
-    """The user may be another one's similar user: what is quoted of it ends before its window."""
+def kinds_of(ready, predictions, quoted=None):
+    """All further examples; quoted: with hints, and up to where the similar user is quoted."""
+    windows = data.cases(ready.split, "sequential", ready.window).query("part == 'window'")
+    writers = {
+        task: (known, None if quoted is None else Hints(most_similar_user(known.embeddings), quoted, 8))
+        for task, known in predictions.items()
+    }
+    return by_kind(ranker(ready), writers, windows, 10, rng("examples", 0))
+
+
+def test_the_users_with_a_window_give_all_examples(fitted):
     ready, predictions = fitted[0]
-    similar = np.full(ready.dataset.n_users, USER)
-    target = ready.histories.titles[ready.histories.history(USER, ready.n_train[USER], 1)[0]]
-    candidates, other = predictions["direct"].items[0], (USER + 1) % ready.dataset.n_users
-    for quoted, leaks in ((ready.histories.n_before_window, False), (ready.n_train, True)):
-        hints = Hints(similar, quoted, 8)
-        assert (target in hints.ranking(ready.histories, other, candidates).similar) == leaks
-        assert (target in dict(hints.rating(ready.histories, other))) == leaks
+    for quoted in (None, ready.histories.n_before_window):
+        kinds = kinds_of(ready, predictions, quoted)
+        at = {"direct": 2, "sequential": 2, "rating": 1, "pair": 1}  # where the key says the user
+        users = [int(each.prompt.key.split("-")[at[kind]]) for kind, found in kinds.items() for each in found]
+        assert set(users) == set(np.flatnonzero(ready.window)) and len(set(users)) == 10
+        assert all(kinds.values())
+
+
+def test_no_hint_quotes_a_window_but_one_that_quotes_all_of_training_does(fitted):
+    """Of every list and rating: what stands under the similar user is what that user had before the window."""
+    ready, predictions = fitted[0]
+    histories, names = ready.histories, ranker(ready).titles.names
+    similar = {task: most_similar_user(known.embeddings) for task, known in predictions.items()}
+    for quoted, leaks in ((histories.n_before_window, False), (histories.n_train, True)):
+        found = []
+        for task, examples in kinds_of(ready, predictions, quoted).items():
+            for each in examples if task != "pair" else ():
+                other = similar[task][int(each.prompt.key.split("-")[1 if task == "rating" else 2])]
+                begin = re.split("\nA recommender|\nRatings from", LLM.text(each.prompt))[0]
+                first, *lines = begin.splitlines()
+                assert "similar taste" in first and lines
+                window = histories.history(other, histories.n_train[other], ready.window[other])
+                told = {LLM.decode(names[item]).strip() for item in window}
+                found.append(any(line in told or line[:-3] in told for line in lines))
+        assert any(found) == leaks
 
 
 def test_nothing_is_asked_about_training_items_and_validation_items_are_not_avoided(ratings):
     ready = prepare(ratings, PRESET)
     histories, draws = ready.histories, np.random.default_rng(0)
-    held = ready.split.valid.set_index("user")["item"]
+    held = ready.split.valid.groupby("user")["item"].agg(set)
     for user in range(ratings.n_users):
         items = data.unseen(histories, user, ratings.n_items, draws)
         assert not set(items) & set(histories.history(user, histories.n_train[user], 10**9))
-        assert held[user] in items and len(items) + histories.n_train[user] == ratings.n_items
-
-
-def test_held_out_users_give_no_examples(fitted):
-    ready, predictions = fitted[0]
-    windows = data.cases(ready.split, "sequential", WINDOW).query("part == 'window'")
-    assert ready.held_out.sum() == 6
-    for hinted in (False, True):
-        writers = {
-            task: (
-                known,
-                Hints(most_similar_user(known.embeddings), ready.histories.n_before_window, 8) if hinted else None,
-            )
-            for task, known in predictions.items()
-        }
-        kinds = by_kind(ranker(ready), writers, windows, ready.held_out, PRESET.instructions, 10, rng("examples", 0))
-        users = [int(each.prompt.key.split("-")[-2]) for examples in kinds.values() for each in examples]
-        assert set(users) == set(np.flatnonzero(~ready.held_out)) and len(kinds["direct"]) > 1
+        assert held[user] < set(items) and len(items) + histories.n_train[user] == ratings.n_items

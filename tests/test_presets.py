@@ -37,14 +37,20 @@ def written(folder, text):
             "instructions: {shares: {ranking: 1}}",
             "instructions.shares has an unknown key 'ranking': the known ones are direct",
         ),
-        ("tuning: {rank: 3}", "mine.yaml, tuning has an unknown key 'rank': the known ones are method, lm_head, lora"),
+        ("tuning: {rank: 3}", "mine.yaml, tuning has an unknown key 'rank': the known ones are method, layers, start"),
+        ("tuning: {method: lm_head}", "mine.yaml, tuning.method must be 'full' or 'lora', not 'lm_head'"),
         (
-            "tuning: {lora: {learning_rate: 1e-3}}",
-            "mine.yaml, tuning.lora.learning_rate must be a number, not '1e-3' (YAML reads 1e-3 as text: write 0.001)",
+            "tuning: {learning_rate: 1e-3}",
+            "mine.yaml, tuning.learning_rate must be a number, not '1e-3' (YAML reads 1e-3 as text: write 0.001)",
+        ),
+        ("instructions: {window: 8}", "mine.yaml, instructions.window must be less than or equal to 1, not 8"),
+        (
+            "instructions: {trunk: {hints: 1}}",
+            "mine.yaml, instructions.trunk has an unknown key 'hints': the known ones are tokens, history, rated",
         ),
         ("seeds: 3", "mine.yaml, seeds"),
         ("prompts: {history: yes}", "mine.yaml, prompts.history must be an integer, not True"),
-        ("ranking: {mode: best}", "mine.yaml, ranking.mode must be 'likelihood', 'yes_no', 'letters' or 'listwise'"),
+        ("ranking: {mode: best}", "mine.yaml, ranking.mode must be 'likelihood', 'pointwise', 'yes_no', 'letters'"),
         ("aggregation: {rating: mean}", "mine.yaml, aggregation.rating must be 'expected' or 'likeliest', not 'mean'"),
         ("data: {name: ml-10m}", "mine.yaml, data.name must be 'ml-100k', 'ml-1m', 'bookcrossing' or 'own'"),
         ("backbones: [LightGNC]", "unknown backbone 'LightGNC': the known ones are"),
@@ -63,26 +69,30 @@ def test_a_wrong_preset_says_where_and_what_would_be_right(tmp_path, text, said)
 
 def test_all_that_is_wrong_is_said_at_once(tmp_path):
     with pytest.raises(ValueError) as error:
-        presets.load(written(tmp_path, "llm: 3\ntuning: {methd: lora, warmup_steps: -1}\nranking: {mode: best}"))
+        presets.load(written(tmp_path, "llm: 3\ntuning: {methd: lora, warmup: -1}\nranking: {mode: best}"))
     lines = str(error.value).splitlines()
     assert len(lines) == 4 and all(line.startswith("mine.yaml") for line in lines)
 
 
 def test_an_unknown_preset_lists_the_known_ones():
     with pytest.raises(
-        FileNotFoundError, match="there is no preset 'fast': the known ones are laptop, paper, quick, smoke"
+        FileNotFoundError, match="there is no preset 'fast': the known ones are .*laptop, paper, quick, smoke"
     ):
         presets.load("fast")
 
 
 def test_numbers_and_none_keep_their_types(tmp_path):
-    preset = presets.load(written(tmp_path, "data: {users: null}\ntuning: {lora: {layers: 1}}\nseeds: [4, 5]"))
-    assert preset.data.users is None and preset.tuning.lora.layers == 1.0 and preset.seeds == (4, 5)
+    preset = presets.load(written(tmp_path, "data: {users: null}\ntuning: {layers: 1, temperature: 2}\nseeds: [4, 5]"))
+    assert preset.data.users is None and preset.tuning.temperature == 2.0 and preset.seeds == (4, 5)
+    assert isinstance(preset.tuning.layers, int) and isinstance(preset.tuning.temperature, float)
 
 
-def test_the_method_s_own_section_is_the_one_that_counts(tmp_path):
-    preset = presets.load(written(tmp_path, "tuning: {method: full, full: {epochs: 3}, lora: {epochs: 9}}"))
-    assert preset.tuning.chosen.epochs == 3 and preset.tuning.chosen.learning_rate == 2e-5
+def test_the_prior_is_the_untuned_llm_s_and_of_likelihoods_alone(tmp_path):
+    preset = presets.load(written(tmp_path, "ranking: {prior_weight: 0.3}"))
+    assert presets.needs_prior(preset) and not presets.needs_prior(preset, "letters")
+    assert not presets.needs_prior(presets.load(written(tmp_path, "ranking: {prior_weight: 0}")))
+    letters = presets.load(written(tmp_path, "ranking: {mode: letters}"))
+    assert not presets.needs_prior(letters) and presets.needs_prior(letters, "likelihood")
 
 
 def test_content_goes_out_and_comes_back():

@@ -23,16 +23,16 @@ def preset(folder, text, name="mine"):
 def test_a_folder_refuses_other_settings_but_takes_more_seeds_backbones_and_prices(results, tmp_path):
     Run.open(preset(tmp_path, "seeds: [0]"))
     Run.open(preset(tmp_path, "seeds: [0, 1]\nbackbones: [MF]\nprices: {read: 9}"))
-    with pytest.raises(ValueError, match="was made with instructions.tokens = 600000, the preset now says 5"):
+    with pytest.raises(ValueError, match="was made with instructions.tokens = 250000, the preset now says 5"):
         Run.open(preset(tmp_path, "instructions: {tokens: 5}"))
 
 
 def test_a_folder_of_before_a_setting_says_so(results, tmp_path):
     record = Run.open(preset(tmp_path, "seeds: [0]")).path("settings.json")
     content = json.loads(record.read_text())
-    del content["ranking"]["likelihood"]["further_tokens"]
+    del content["instructions"]["trunk"]["rated"]
     record.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="before there was a setting ranking.likelihood.further_tokens"):
+    with pytest.raises(ValueError, match="before there was a setting instructions.trunk.rated"):
         Run.open(preset(tmp_path, "seeds: [0]"))
 
 

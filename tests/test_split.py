@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llama4rec_core.data import Dataset, SourceError, cases, cut_last, load, make_dataset, offsets, split
+from llama4rec_core.data import Dataset, SourceError, cases, cut_last, load, make_dataset, offsets, split, windows
 from llama4rec_core.data.split import HELD_OUT
 
 few = settings(max_examples=25, deadline=None)
@@ -157,24 +157,61 @@ def test_offsets_of_an_unsorted_frame_or_unknown_user():
             offsets(pd.DataFrame({"user": users}), n_users)
 
 
-def test_cut_last_by_hand():
-    train = pd.DataFrame({"user": [0, 0, 0, 0, 1, 1, 3], "item": [9, 8, 7, 6, 5, 4, 3]})
-    before_window, in_window = cut_last(train, 4, window=2)
-    assert before_window["item"].tolist() == [9, 8, 5, 3]  # user 1 gives one, user 3 none
-    assert in_window["item"].tolist() == [7, 6, 4]
-    with pytest.raises(ValueError, match="window = -1"):
-        cut_last(train, 4, -1)
+def train_of(*lengths: int) -> pd.DataFrame:
+    """A training part of so many interactions of each user."""
+    return pd.DataFrame({"user": np.repeat(np.arange(len(lengths)), lengths)})
+
+
+def test_windows_are_a_share_of_the_training_sequence_rounded_down_but_one_at_least():
+    train = train_of(10, 9, 3, 2, 1)
+    assert windows(train, 5, 1.0, 0.5).tolist() == [5, 4, 1, 1, 0]  # something stays before a window
+    assert windows(train, 5, 1.0, 0.2).tolist() == [2, 1, 1, 1, 0]
+    assert windows(train, 5, 1.0, 1.0).tolist() == [9, 8, 2, 1, 0]
+    assert windows(train, 5, 0.0, 0.5).tolist() == [0] * 5 and windows(train, 5, 1.0, 0.5).dtype == np.int64
+
+
+def test_a_share_of_the_users_drawn_by_seed_has_windows():
+    train = train_of(*[4] * 40)
+    found = windows(train, 40, 0.35, 0.5, seed=7)
+    drawn = np.random.default_rng(7).permutation(40)[:14]
+    assert sorted(drawn) == np.flatnonzero(found).tolist() and set(found) == {0, 2}
+    assert (windows(train, 40, 0.35, 0.5, seed=7) == found).all()
+    assert (windows(train, 40, 0.35, 0.5, seed=8) != found).any()
 
 
 @few
-@given(datasets(), st.integers(0, 6))
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=30), st.floats(0, 1), st.floats(0, 1), st.integers(0, 9))
+def test_no_more_than_the_share_of_users_has_windows_and_something_stays_before_each(lengths, users, share, seed):
+    n_train = np.array(lengths)
+    found = windows(train_of(*lengths), len(lengths), users, share, seed)
+    expected = np.minimum(np.maximum(1, np.floor(share * n_train)), n_train - 1)
+    assert ((found == expected) | (found == 0)).all() and (found < n_train).all()
+    n_users = np.round(users * len(lengths))
+    assert (found > 0).sum() <= n_users <= (found > 0).sum() + (n_train == 1).sum()
+
+
+def test_cut_last_by_hand():
+    train = pd.DataFrame({"user": [0, 0, 0, 0, 1, 1, 2, 2, 3], "item": [9, 8, 7, 6, 5, 4, 2, 1, 3]})
+    before_window, in_window = cut_last(train, 2)
+    assert before_window["item"].tolist() == [9, 8, 5, 2, 3]  # users 1 and 2 give one, user 3 none
+    assert in_window["item"].tolist() == [7, 6, 4, 1]
+    before_window, in_window = cut_last(train, np.array([1, 0, 1, 0]))
+    assert before_window["item"].tolist() == [9, 8, 7, 5, 4, 2, 3]  # users 1 and 3 have no window
+    assert in_window["item"].tolist() == [6, 1]
+    for negative in (-1, np.array([2, -1, 0, 0])):
+        with pytest.raises(ValueError, match="window = -1 is negative"):
+            cut_last(train, negative)
+
+
+@few
+@given(datasets(), st.lists(st.integers(0, 6), min_size=5, max_size=5))
 def test_cut_last_keeps_order_and_one_interaction(dataset, window):
-    train = split(dataset).train
-    frames = cut_last(train, dataset.n_users, window)
+    train, window = split(dataset).train, np.array(window[: dataset.n_users])
+    frames = cut_last(train, window)
     for user in range(dataset.n_users):
         whole, first, last = (frame.loc[frame["user"] == user, "item"].tolist() for frame in (train, *frames))
         assert first + last == whole
-        assert len(last) == min(window, len(whole) - 1)
+        assert len(last) == min(window[user], len(whole) - 1)
     assert all(frame["user"].is_monotonic_increasing for frame in frames)
 
 
@@ -192,6 +229,8 @@ def test_cases_by_hand():
     pd.testing.assert_frame_equal(direct, cases(parts, "rating", 2))
     with pytest.raises(ValueError, match="task 'ranking' is unknown"):
         cases(parts, "ranking", 2)
+    none = cases(parts, "sequential", np.array([0, 0]))
+    assert none["part"].tolist() == ["valid"] * 2 + ["test"] * 2 and none["prefix"].tolist() == [4, 1, 5, 2]
 
 
 @few
@@ -214,12 +253,13 @@ def test_prefix_is_a_true_prefix(dataset, protocol, window):
 
 
 @few
-@given(datasets(least=16, most=19), st.sampled_from(["leave-one-out", "rolling"]), st.integers(0, 6), st.data())
-def test_each_interaction_is_before_the_windows_or_one_case(dataset, protocol, window, data):
+@given(datasets(least=16, most=19), st.sampled_from(["leave-one-out", "rolling"]), st.data())
+def test_each_interaction_is_before_the_windows_or_one_case(dataset, protocol, data):
     parts = split(dataset, protocol)
+    window = np.array(data.draw(st.lists(st.integers(0, 6), min_size=dataset.n_users, max_size=dataset.n_users)))
     task = data.draw(st.sampled_from(["direct", "sequential", "rating"]))
     table = cases(parts, task, window)
-    before_window, _ = cut_last(parts.train, dataset.n_users, window)
+    before_window, _ = cut_last(parts.train, window)
     columns = ["user", "item", "rating"]
     together = pd.concat([before_window[columns], table[columns]])
     assert sorted(together.to_numpy().tolist()) == sorted(dataset.interactions[columns].to_numpy().tolist())
@@ -231,13 +271,14 @@ def test_each_interaction_is_before_the_windows_or_one_case(dataset, protocol, w
     for user in range(dataset.n_users):
         n_train = n_all[user] - n_valid - n_test  # N(u)
         assert counts["valid", user] == n_valid and counts["test", user] == n_test
-        assert counts.get(("window", user), 0) == min(window, n_train - 1)
+        in_window = min(window[user], n_train - 1)
+        assert counts.get(("window", user), 0) == in_window
         mine = table[table["user"] == user]
         assert mine["part"].is_monotonic_decreasing  # window, valid, test
         if task == "sequential":  # each history is one longer than the one before, up to all but the last item
             assert mine["prefix"].tolist() == list(range(n_all[user] - len(mine), n_all[user]))
         else:
-            expected = {"window": n_train - min(window, n_train - 1), "valid": n_train, "test": n_train}
+            expected = {"window": n_train - in_window, "valid": n_train, "test": n_train}
             assert mine["prefix"].tolist() == [expected[part] for part in mine["part"]]
 
 
@@ -278,7 +319,7 @@ def test_random_ties_are_broken_alike_by_the_same_seed():
 def test_tables_that_are_cut_and_put_together_are_numbered_from_0_and_have_no_further_column():
     dataset = dataset_of([(user, item, item) for user in range(2) for item in range(8)])
     parts = split(dataset)
-    for frame in (*cut_last(parts.train, 2, 2), parts.train, parts.valid, parts.test):
+    for frame in (*cut_last(parts.train, 2), parts.train, parts.valid, parts.test):
         assert frame.columns.tolist() == COLUMNS and frame.index.tolist() == list(range(len(frame)))
     table = cases(parts, "sequential", 2)
     assert table.index.tolist() == table["case"].tolist() == list(range(8))

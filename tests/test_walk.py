@@ -3,6 +3,7 @@ LLM' and LLM'' are tuned on, who makes the augmented data, and on which part the
 
 import shutil
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,8 @@ from standins import (
     SEQUENCES,
     SIMILAR,
     TITLES,
+    TOLD,
+    WINDOW,
     Characters,
     list_prompt,
     lists,
@@ -26,12 +29,13 @@ from standins import (
     score_row,
     script,
 )
-from torch import nn, ones, zeros
+from torch import float32, nn, ones, zeros
 
-from llama4rec_core import augmentation, tables
+from llama4rec_core import augmentation, presets, tables
 from llama4rec_core.aggregation import list_log_likelihood
 from llama4rec_core.backbones import fit as fitting
 from llama4rec_core.backbones.predict import Predictions, read_predictions
+from llama4rec_core.data.prepared import prepare
 from llama4rec_core.files import read_json, write_frame, write_json
 from llama4rec_core.llm import batches, cost, finetune, model, score
 from llama4rec_core.run import draw_users, rng
@@ -99,6 +103,7 @@ def test_a_base_fit_sees_the_training_part_and_predicts_validation_and_test(smal
 def test_an_out_of_fold_fit_sees_no_window_not_even_to_stop_early_and_predicts_the_windows(
     small, monkeypatch, backbone
 ):
+    """Users 1 and 3 have no window: they give no case, and stop early on their last training item."""
     handed, known = fitted_on(small, monkeypatch, backbone, "out_of_fold")
     assert [each.tolist() for each in handed["data"].histories] == [
         SEQUENCES[user][: BEFORE_WINDOW[user] - 1] for user in USERS
@@ -193,77 +198,132 @@ def test_a_control_fit_sees_the_llm_s_attributes_dealt_anew(small, monkeypatch):
 # --- 03 and 05: what LLM' and LLM'' are tuned on ----------------------------------------------------------------------
 
 
-def tuned_on(small, monkeypatch, number):
-    """Run notebook 03 or 05; the examples, the checkpoint's folder, and which checkpoints were loaded before tuning."""
-    handed, loaded = {}, []
+@pytest.fixture
+def tunings(monkeypatch):
+    """What was tuned: the LLM, its examples, the settings, the folder; and all that was loaded before it."""
+    handed, loaded = [], []
 
-    def load(name, checkpoint=None):
-        loaded.append(checkpoint)
+    def load(name, checkpoint=None, dtype=None, layers=None, seed=None):
+        loaded.append((checkpoint, dtype, layers, seed))
         return Characters(checkpoint=str(checkpoint))
 
-    def tune(llm, chosen, settings, folder, seed):
-        handed.update(llm=llm, chosen=chosen, folder=folder, seed=seed, before=list(loaded))
+    def tune(llm, chosen, settings, learning_rate, folder, seed):
+        handed.append(SimpleNamespace(llm=llm, chosen=chosen, rate=learning_rate, folder=folder, seed=seed))
+        handed[-1].loaded = loaded.copy()
+        loaded.clear()
         write_json(folder / "tuning.json", {"llm": {}, "steps": 1})
         write_frame(folder / "curve.csv", pd.DataFrame({"step": [1], "loss": [1.0]}))
 
     monkeypatch.setattr(model, "load", load)
     monkeypatch.setattr(finetune, "tune", tune)
     monkeypatch.setattr(score, "score_row", score_row)
-    notebook(number, monkeypatch, preset=small[2], seed=SEED)
     return handed
 
 
-def texts(handed):
-    llm = handed["llm"]
-    return {each.prompt.key: (llm.text(each.prompt), llm.branches(each.prompt)) for each in handed["chosen"]}
+def tune_trunk(preset, monkeypatch, tunings):
+    """Run the script."""
+    monkeypatch.setattr(sys, "argv", ["tune_trunk.py", preset, str(SEED)])
+    script("tune_trunk").main()
+    return tunings[-1]
+
+
+def tuned_on(small, monkeypatch, tunings, number):
+    """Run notebook 03 or 05."""
+    notebook(number, monkeypatch, preset=small[2], seed=SEED)
+    return tunings[-1]
+
+
+def texts(tuning):
+    llm = tuning.llm
+    return {each.prompt.key: (llm.text(each.prompt), llm.branches(each.prompt)) for each in tuning.chosen}
+
+
+def before_window(user):
+    return [(SEQUENCES[user][t], rating_of(user, t)) for t in range(BEFORE_WINDOW[user])]
+
+
+def test_the_trunk_reads_what_comes_before_the_windows_without_hints_and_learns_each_title_or_rating(
+    small, monkeypatch, tunings
+):
+    run, ready, preset = small
+    trunk = tune_trunk(preset, monkeypatch, tunings)
+    assert trunk.folder == run.path(f"llm/trunk-s{SEED}") and trunk.seed == SEED
+    assert trunk.loaded == [(None, float32, run.preset.tuning.layers, None)]  # from the LLM's own weights
+    assert trunk.rate == run.preset.tuning.trunk_learning_rate != run.preset.tuning.learning_rate
+    read = {user: set() for user in USERS}
+    kinds = set()
+    for example in trunk.chosen:
+        assert example.prompt.branches == example.choice_sets == ()
+        user, end = map(int, example.prompt.key.split("-")[-2:])
+        begin, *lines = trunk.llm.text(example.prompt).splitlines()
+        told = before_window(user)[end - len(lines) : end]
+        rated = begin == "Ratings from 1 to 5 that this viewer gave, oldest first:"
+        assert rated or begin == "Films this viewer watched, oldest first:"
+        assert lines == [TOLD[item] + (f": {value}" if rated else "") for item, value in told] and len(lines) <= 3
+        learnt = "".join(chr(example.prompt.prefix[at]) for at, _ in example.prompt.learn)
+        assert learnt == "".join(str(value) if rated else TOLD[item] for item, value in told)
+        read[user] |= {item for item, _ in told}
+        kinds.add(rated)
+    assert read == {user: {item for item, _ in before_window(user)} for user in USERS} and kinds == {True, False}
+
+
+def test_a_trunk_of_random_weights_is_drawn_by_the_seed(results, tmp_path, monkeypatch, tunings):
+    open_run(tmp_path, PRESET + "tuning: {start: random, layers: 2}")
+    trunk = tune_trunk(str(tmp_path / "small.yaml"), monkeypatch, tunings)
+    assert trunk.loaded == [(None, float32, 2, SEED)]
 
 
 def test_llm_1_is_tuned_without_any_hint_and_llm_2_on_the_same_examples_with_the_out_of_fold_backbone_s(
-    small, monkeypatch
+    small, monkeypatch, tunings
 ):
-    run, ready, _ = small
-    plain, hinted = (tuned_on(small, monkeypatch, number) for number in ("03", "05"))
-    assert plain["folder"] == run.path(f"llm/without_hints-s{SEED}") and plain["before"] == [None]
-    assert hinted["folder"] == run.path(f"llm/with_hints-s{SEED}") and hinted["before"] == [None]
-    assert plain["seed"] == hinted["seed"] == SEED
-    assert [each.prompt.key for each in plain["chosen"]] == [each.prompt.key for each in hinted["chosen"]]
-    assert [each.choice_sets for each in plain["chosen"]] == [each.choice_sets for each in hinted["chosen"]]
+    run, ready, preset = small
+    trunk = tune_trunk(preset, monkeypatch, tunings).folder
+    plain, hinted = (tuned_on(small, monkeypatch, tunings, number) for number in ("03", "05"))
+    assert plain.folder == run.path(f"llm/without_hints-s{SEED}")
+    assert hinted.folder == run.path(f"llm/with_hints-s{SEED}")
+    for each in (plain, hinted):  # both go on from the trunk's weights, in full precision
+        assert each.loaded == [(trunk, float32, None, None)] and each.llm.checkpoint_sha256 == str(trunk)
+        assert each.seed == SEED and each.rate == run.preset.tuning.learning_rate
+    assert [each.prompt.key for each in plain.chosen] == [each.prompt.key for each in hinted.chosen]
+    assert [each.choice_sets for each in plain.chosen] == [each.choice_sets for each in hinted.chosen]
 
     expected = {None: {}, "out_of_fold": {}}
     for hint, found in expected.items():
         for name, task in (("LightGCN", "direct"), ("SASRec", "sequential")):
             known = read_predictions(run.path(f"backbones/{name}-s{SEED}/out_of_fold"))
             for row, candidates in zip(known.cases.itertuples(), known.items.tolist(), strict=True):
-                if row.item in candidates and not ready.held_out[row.user]:
+                if row.item in candidates:
                     found[f"{task}-window-{row.user}-{row.prefix}"] = list_prompt(row, candidates, hint)
-        for user in np.flatnonzero(~ready.held_out):
+        for user in np.flatnonzero(WINDOW):
             prefix = BEFORE_WINDOW[user]
             targets = SEQUENCES[user][prefix : N_TRAIN[user]]
             found[f"rating-{user}-{prefix}"] = rating_prompt(user, prefix, targets, "out_of_fold", hint)
     kinds = ("direct", "sequential", "rating")
     without, with_hints = (
-        {key: text for key, text in texts(handed).items() if key.startswith(kinds)} for handed in (plain, hinted)
+        {key: text for key, text in texts(tuning).items() if key.startswith(kinds)} for tuning in (plain, hinted)
     )
-    assert without == expected[None] and with_hints == expected["out_of_fold"] and len(without) >= 6
-    others = [key for key in texts(plain) if not key.startswith(kinds)]
-    assert {key.split("-")[0] for key in others} == {"next", "pair"}
-    assert all(texts(plain)[key] == texts(hinted)[key] for key in others)
-    assert not any(ready.held_out[int(key.split("-")[-2])] for key in texts(plain))
+    assert without == expected[None] and with_hints == expected["out_of_fold"] and len(without) >= 12
+    pairs = [key for key in texts(plain) if not key.startswith(kinds)]
+    targets = {f"pair-{user}-{item}" for user in USERS for item in SEQUENCES[user][BEFORE_WINDOW[user] : N_TRAIN[user]]}
+    assert targets - set(pairs) == {"pair-7-14"}  # user 5 is asked the very same
+    assert set(pairs) < targets
+    assert all(texts(plain)[key] == texts(hinted)[key] for key in pairs)
 
 
 # --- 04: who makes the augmented data ---------------------------------------------------------------------------------
 
 
-def test_llm_1_makes_the_augmented_data_and_what_it_finds_likeliest_is_kept(small, monkeypatch):
+def test_llm_1_makes_pairs_and_insertions_by_what_it_finds_likeliest_and_the_untuned_llm_attributes(small, monkeypatch):
     run, ready, preset = small
-    loaded = []
+    loaded, writers = {}, []
 
     def load(name, checkpoint=None):
         """An LLM that likes the alphabet's end."""
-        loaded.append((Characters(lambda prefix, text: float(ord(text.strip()[-1]))), checkpoint))
-        return loaded[-1][0]
+        loaded[checkpoint] = Characters(lambda prefix, text: float(ord(text.strip()[-1])))
+        return loaded[checkpoint]
 
     def generate(llm, prefix, tails, max_tokens):
+        writers.append(llm)
         return [f" directed by {llm.decode(tail)[5]}; starring nobody" for tail in tails]
 
     monkeypatch.setattr(model, "load", load)
@@ -271,8 +331,10 @@ def test_llm_1_makes_the_augmented_data_and_what_it_finds_likeliest_is_kept(smal
     monkeypatch.setattr(augmentation, "generate", generate)
     write_json(run.path(f"llm/without_hints-s{SEED}/tuning.json"), {})
     notebook("04", monkeypatch, preset=preset, seed=SEED)
-    ((llm, checkpoint),) = loaded
-    assert checkpoint == run.path(f"llm/without_hints-s{SEED}")
+    llm, untuned = loaded.pop(run.path(f"llm/without_hints-s{SEED}")), loaded.pop(None)
+    assert (
+        not loaded and untuned.read == [] and all(writer is untuned for writer in writers)
+    )  # tuning is of no use to P3
 
     pairs = pd.read_csv(run.path(f"augmentation/pairs-s{SEED}.csv"))
     assert pairs["user"].tolist() == np.repeat(draw_users(4, 8, rng("P1 users", SEED)), 2).tolist()
@@ -309,6 +371,8 @@ OTHERS = {
     "ItemKNN": {"valid": 0, "test": 2},
     "RecentItemKNN": {"valid": 1, "test": 0},
     "EASE": {"valid": 3, "test": 3},
+    ("base", "with_hints"): {"valid": 0, "test": 2},
+    ("augmented", "without_hints"): {"valid": 0, "test": 1},
 }
 
 
@@ -330,7 +394,7 @@ def given_lists(run, ready, llm, backbone=BACKBONE, test_target=None):
         scores = np.tile(np.array([4, 3, 2, 1], dtype=np.float32), (len(rows), 1))
         Predictions(rows, found, scores, None, np.eye(8, dtype=np.float32)).write(folder)
     for fit, opinion in asked(run.preset.rows, "direct"):
-        places, out = OTHERS.get(opinion, llm), []
+        places, out = OTHERS.get((fit, opinion)) or OTHERS.get(opinion, llm), []
         known = read_predictions(run.path(f"backbones/LightGCN-s{SEED}/{fit}"))
         for row, candidates in zip(known.cases.itertuples(), known.items.tolist(), strict=True):
             if row.part in places:
@@ -412,6 +476,19 @@ def test_every_blended_row_has_weights_of_its_own(small, monkeypatch):
     assert value[knn].to_numpy() == pytest.approx([gain(2)] * 8)
     assert 0 < grid.loc[grid["row"] == recent, "value"].max() < 1  # second, where the backbone has it third:
     assert rows[recent]["alpha_1"] == 0 and value[recent].to_numpy() == pytest.approx([gain(1)] * 8)  # less than a nat
+
+
+def test_without_one_part_the_other_s_llm_is_asked_about_the_other_s_lists(results, tmp_path, monkeypatch):
+    """w/o DA: LLM'' about the lists of M_c. w/o PA: LLM' about those of M_c'. All are right on validation, and at test
+    each has the target at a place of its own."""
+    run, ready = open_run(tmp_path, PRESET + "rows: [Base, IFT, Llama4Rec, w/o DA, w/o PA]")
+    given_lists(run, ready, RIGHT_ON_VALIDATION)
+    choice, per_user, _, within = measured((run, ready, str(tmp_path / "small.yaml")), monkeypatch)
+    value = per_user.set_index(["row", "user"])["NDCG@5"]
+    for row, place in (("Llama4Rec", 3), ("w/o DA", 2), ("w/o PA", 1)):
+        assert choice["rows"][row]["alpha_1"] >= 0.5 and value[row].to_numpy() == pytest.approx([gain(place)] * 8)
+    judges = within.set_index("name")["value"]
+    assert judges["LLM''"] == judges["LLM' (augmented)"] == judges["LLM'' (augmented)"] == pytest.approx(1)
 
 
 def test_what_users_chose_at_test_changes_no_weight(small, monkeypatch):
@@ -542,7 +619,7 @@ def test_the_tables_hold_every_row_against_base_and_llama4rec_against_the_others
     table = tables.read(run.path("tables/table_2_direct.csv")).query("metric == 'NDCG@5'").set_index("row")
     assert table["value"].to_dict() == {name: len(list(found)) / 8 for name, found in hits.items()}
     assert table["gain"].drop("Base").tolist() == [0, 2, 1, 2] and set(table["compared_with"]) == {"", "Base"}
-    assert table["tuning"].to_dict() == dict.fromkeys(hits, "LM head") | {"Base": "", "Base + EASE": ""}
+    assert table["tuning"].to_dict() == dict.fromkeys(hits, "all parameters") | {"Base": "", "Base + EASE": ""}
     rated = tables.read(run.path("tables/table_4_rating.csv")).query("metric == 'RMSE'").set_index("row")
     assert rated["value"].to_dict() == {"Base": 2, "IFT": 3, "Llama4Rec": 1} and rated["gain"]["Llama4Rec"] == -0.5
     pairs = pd.read_csv(run.path("tables/pairs.csv")).query("backbone == 'SASRec' and metric == 'NDCG@5'")
@@ -564,9 +641,19 @@ def figures_drawn(known, name):
     return [call.args[0] for call in getattr(known["figures"], name).call_args_list]
 
 
-def test_the_small_run_s_own_numbers():
-    """What the other tests lean on: sequences without repeats, similar users that differ by fit."""
+def test_the_small_run_s_own_numbers(small):
+    """What the other tests lean on: sequences without repeats, windows, similar users that differ by fit."""
     assert all(len(set(sequence)) == len(sequence) for sequence in SEQUENCES)
+    assert small[1].window.tolist() == WINDOW and small[1].histories.n_before_window.tolist() == BEFORE_WINDOW
     assert len({tuple(users) for users in SIMILAR.values()}) == 3
     assert all(users[users[u]] == u != users[u] for users in SIMILAR.values() for u in USERS)
     assert predicted(0, 1, "base") != predicted(0, 1, "augmented") and rating_of(1, 2) == 1
+
+
+def test_permuted_titles_are_told_of_other_items_and_nothing_else_differs(small, tmp_path):
+    ready, file = small[1], tmp_path / "permuted.yaml"
+    file.write_text(PRESET.replace("prompts: {", "prompts: {titles: permuted, "), encoding="utf-8")
+    other = prepare(ready.dataset, presets.load(file))
+    assert sorted(other.histories.titles) == TITLES and list(other.histories.titles) != TITLES
+    assert (other.histories.items == ready.histories.items).all() and (other.window == ready.window).all()
+    assert other.split.sha256 == ready.split.sha256 and other.dataset is ready.dataset

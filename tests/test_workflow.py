@@ -25,6 +25,8 @@ MADE = dict(
     zip(BACKBONES, ("pairs", "insertions", "attributes"), strict=True)
 )  # what each is fitted on beside the data
 LLMS = {"base": ("untuned", "without_hints"), "augmented": ("with_hints",)}
+FREE = {"LightGCN": ("Popularity", "ItemKNN", "RecentItemKNN", "EASE"), "DeepFM": ("Bias",)}  # opinions without an LLM
+FREE["SASRec"] = FREE["LightGCN"]
 
 
 @dataclass
@@ -66,10 +68,12 @@ def dry_run(preset, *targets) -> dict[str, Job]:
 def all_jobs():
     """Those of three backbones and one seed."""
     return {
-        "data", "title_prior", "memorization_probe", "tune_without_hints 0", "tune_with_hints 0", "tables",
+        "data", "title_prior", "memorization_probe", "tables",
+        "tune_trunk 0", "tune_without_hints 0", "tune_with_hints 0",
         *(f"data_augmentation {kind} 0" for kind in MADE.values()),
         *(f"backbone {fit} {name} 0" for name in BACKBONES for fit in ("base", "out_of_fold", "augmented")),
         *(f"ask {fit} {llm} {name} 0" for name in BACKBONES for fit, llms in LLMS.items() for llm in llms),
+        *(f"second_opinion base {name} {opinion} 0" for name in BACKBONES for opinion in FREE[name]),
         *(f"aggregation {name} 0" for name in BACKBONES),
     }  # fmt: skip
 
@@ -111,6 +115,35 @@ def test_a_smoke_run_is_these_jobs(smoke):
     assert set(smoke) == all_jobs()
 
 
+def test_every_row_asks_for_its_fit_and_whose_opinion_it_is_and_none_twice(results, tmp_path):
+    """w/o DA, w/o PA and random DA add three questions to an LLM and a control fit to what the rows asked for before."""
+    rows = "rows: [Base, IFT, Llama4Rec, w/o DA, w/o PA, w/o AA, random DA]\nbackbones: [SASRec]\n"
+    (tmp_path / "rows.yaml").write_text("data: {name: ml-100k}\n" + rows, encoding="utf-8")
+    jobs = dry_run(tmp_path / "rows.yaml")
+    about = {name.rsplit(" ", 2)[0] for name in jobs if name.startswith(("ask ", "second_opinion"))}
+    assert about == {"ask base untuned", "ask base without_hints", "ask base with_hints", "ask augmented without_hints",
+                     "ask augmented with_hints", "ask random with_hints"}  # fmt: skip
+    fits = {name for name in jobs if name.startswith("backbone ") and "SASRec" in name}
+    assert fits == {f"backbone {fit} SASRec 0" for fit in ("base", "out_of_fold", "augmented", "random")}
+    assert {name for name in jobs if "augmentation" in name} == {
+        "data_augmentation insertions 0", "control_augmentation random insertions 0",
+    }  # fmt: skip
+
+
+def test_both_llms_are_tuned_from_the_trunk_and_neither_from_the_other(smoke):
+    def files(job):
+        return {path.split("/smoke/")[1] for path in job.inputs}
+
+    assert files(smoke["tune_trunk 0"]) == {"data/dataset.json"}  # no backbone: hints come later
+    writers = {f"backbones/{name}-s0/out_of_fold/predictions.parquet" for name in BACKBONES}
+    trunk = {path.split("/smoke/")[1] for path in smoke["tune_trunk 0"].outputs}
+    for name in ("tune_without_hints 0", "tune_with_hints 0"):
+        assert files(smoke[name]) == writers | trunk and "llm/trunk-s0/model.safetensors" in trunk
+    assert files(smoke["data_augmentation attributes 0"]) == {"data/dataset.json"}  # the untuned LLM's
+    for kind in ("pairs", "insertions"):
+        assert files(smoke[f"data_augmentation {kind} 0"]) == {"llm/without_hints-s0/tuning.json"}
+
+
 def test_each_file_has_one_rule(smoke, monkeypatch, tmp_path):
     """Asked for every file by its name, Snakemake finds one rule that makes it, the one that made it in the run."""
     written = [path for job in smoke.values() for path in job.outputs]
@@ -147,6 +180,7 @@ def test_a_control_fit_is_fitted_on_what_no_llm_made(smoke, monkeypatch):
         assert control.inputs == [f"{runs}/runs/smoke/augmentation/insertions-s0.csv"]
         assert set(control.outputs) < set(jobs[f"backbone {fit} SASRec 0"].inputs)
     assert {name for name in jobs if name.startswith(("data_aug", "ask"))} == {"data_augmentation insertions 0"}
+    assert not any(name.startswith("tune_with_hints") for name in jobs)
 
 
 def test_a_second_opinion_needs_the_fit_it_is_about_and_no_llm(smoke, monkeypatch):
@@ -158,7 +192,7 @@ def test_a_second_opinion_needs_the_fit_it_is_about_and_no_llm(smoke, monkeypatc
         job = jobs.pop(f"second_opinion base {name} {other} 0")
         assert [path.split("/smoke/")[1] for path in job.inputs] == [f"backbones/{name}-s0/base/predictions.parquet"]
         assert job.command.endswith(f"second_opinion.py smoke {name} base {other} 0")
-    assert set(jobs) == {"data", "backbone base SASRec 0", "backbone base DeepFM 0"}
+    assert set(jobs) == {"data", "backbone base SASRec 0", "backbone base DeepFM 0"}  # no LLM, no prior
 
 
 class Required(Exception):
@@ -235,7 +269,7 @@ def test_a_changed_setting_is_refused_in_one_sentence(finished):
     assert done.returncode != 0
     said = [line for line in (done.stdout + done.stderr).splitlines() if "results/runs/mine" in line]
     assert said == [
-        "results/runs/mine was made with prompts.similar = 8, the preset now says 2: delete that folder or give the "
+        "results/runs/mine was made with prompts.similar = 10, the preset now says 2: delete that folder or give the "
         "preset another name"
     ]
 
@@ -247,6 +281,14 @@ def of(name, *jobs):
     return {job.format(name) for job in jobs}
 
 
+# all that depends on the trunk: LLM' and LLM'', what LLM' makes, the fits on it, and what is said about these
+OF_THE_TUNED_LLMS = {
+    "tune_trunk 0", "tune_without_hints 0", "tune_with_hints 0", "data_augmentation pairs 0",
+    "data_augmentation insertions 0", "backbone augmented LightGCN 0", "backbone augmented SASRec 0",
+    *(job for name in BACKBONES for job in of(name, "ask base without_hints {} 0", *ROW)),
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("file, redone", [
     ("tables/run.json", {"tables"}),
     ("llm/memorization.csv", {"memorization_probe", "tables"}),
@@ -255,6 +297,15 @@ def of(name, *jobs):
     ("backbones/SASRec-s0/augmented/predictions.parquet", {"backbone augmented SASRec 0"} | of("SASRec", *ROW)),
     ("scores/DeepFM-base-untuned-s0.parquet", {"ask base untuned DeepFM 0", "aggregation DeepFM 0", "tables"}),
     ("rows/LightGCN-s0/per_user.parquet", {"aggregation LightGCN 0", "tables"}),
+    ("scores/SASRec-base-EASE-s0.parquet", {"second_opinion base SASRec EASE 0", "aggregation SASRec 0", "tables"}),
+    ("augmentation/attributes-s0.json",
+     {"data_augmentation attributes 0", "backbone augmented DeepFM 0"} | of("DeepFM", *ROW)),
+    ("llm/prior.parquet",
+     {"title_prior", "tables"} | {f"{job} {name} 0" for name in BACKBONES for job in ("ask base untuned", "aggregation")}),
+    ("backbones/SASRec-s0/out_of_fold/predictions.parquet",
+     {"backbone out_of_fold SASRec 0"} | OF_THE_TUNED_LLMS - {"tune_trunk 0"}),
+    ("llm/trunk-s0/model.safetensors", OF_THE_TUNED_LLMS),
+    ("llm/without_hints-s0/tuning.json", OF_THE_TUNED_LLMS - {"tune_trunk 0", "tune_with_hints 0"}),
     ("llm/with_hints-s0/tuning.json", {"tune_with_hints 0"} | {job for name in BACKBONES for job in of(name, *ROW)}),
     ("data/dataset.json", all_jobs()),
 ])  # fmt: skip
