@@ -1,7 +1,6 @@
 """Looks at test: a record of each, and the list of all that were ever made.
 
-Whoever scores test cases writes a record beside the result. Publishing merges the records of a run into
-`results/test_looks.csv`.
+Whoever scores test cases leaves a record. Publishing merges the records of a run into `results/test_looks.csv`.
 """
 
 import hashlib
@@ -13,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from llama4rec_core import paths
-from llama4rec_core.files import write_text
+from llama4rec_core.files import write_json, write_text
 from llama4rec_core.run import Run
 
 COLUMNS = ["date", "commit", "preset", "configuration", "what", "why"]
@@ -23,12 +22,16 @@ EXEMPT = "smoke"  # its numbers mean nothing
 def look(run: Run, what: str, why: str) -> dict[str, str]:
     """The record of one look at test, made now: `what` was scored ("LightGCN-s0"), and why.
 
-    Keys: `COLUMNS`. `date` is the day in UTC, `configuration` the first 12 hex digits of the SHA-256 of the run's
+    It is kept in the run's folder `looks` as well, which no rule makes anew, so that a row that is made again does not
+    take the earlier look off the record. Keys: `COLUMNS`. `date` is the day in UTC, `configuration` the first 12 hex digits of the SHA-256 of the run's
     settings.json. Raises FileNotFoundError where the run has no settings.json.
     """
     settings = hashlib.sha256(run.path("settings.json").read_bytes()).hexdigest()
     now = datetime.now(UTC).date().isoformat(), paths.commit(), run.preset.name, settings[:12]
-    return dict(zip(COLUMNS, (*now, what, why), strict=True))
+    record = dict(zip(COLUMNS, (*now, what, why), strict=True))
+    name = hashlib.sha256(repr(record).encode()).hexdigest()[:16]
+    write_json(run.path(f"looks/{name}.json"), record)
+    return record
 
 
 def merge(records: Iterable[dict], committed: Path) -> pd.DataFrame:

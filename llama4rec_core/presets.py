@@ -141,7 +141,7 @@ class TuningSettings:
     """Notebooks 03 and 05: how the LLM is tuned."""
 
     method: Literal["full", "lora"] = "full"
-    """What learns: all parameters, as in the paper, or LoRA matrices in every layer."""
+    """What learns: all parameters, as in the paper, or LoRA matrices; in both, rows of tokens that occur."""
     layers: Count | None = 10
     """The LLM's first so many layers are used; null: all of them."""
     start: Literal["pretrained", "random"] = "pretrained"

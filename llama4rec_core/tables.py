@@ -31,6 +31,7 @@ PAIR_COLUMNS = (
     "diff diff_ci_low diff_ci_high gain p_users mde"
 ).split()
 PLACE = ["dataset", "protocol", "backbone"]
+OF_RUN = KEY[:5]  # preset, llm, dataset, protocol, backbone
 PER_USER = [*PLACE, "row", "seed", "user", "cases"]  # what a per-user frame needs beside the metrics
 SETTINGS = ["alpha_1", "alpha_2", "mode", "changed"]  # what `build` takes along where it is there
 SECOND_OPINION = "Base + "  # how the names of rows begin that blend the backbone with a model that is no LLM
@@ -308,8 +309,9 @@ def publish(run_tables, committed_dir) -> pd.DataFrame:
     `committed_dir`; renew the twins.
 
     `KEY` (`PAIR_KEY`) tells lines apart. The preset is part of it, so a newcomer's one-seed `quick` line stands beside
-    a five-seed `laptop` line, and only a rerun of the same preset replaces a line. Committed lines that the run does
-    not have stay. The caption is the run's. Returns what happened: columns table, KEY, action (added | replaced |
+    a five-seed `laptop` line, and only a rerun of the same preset replaces a line. Of a backbone that the run has, its
+    lines replace all committed ones of that preset, LLM, data set and protocol: an older Base must not stand beside a
+    newer one. Other committed lines stay. The caption is the run's. Returns what happened: columns table, KEY, action (added | replaced |
     unchanged), seeds_before, seeds_after. Raises ValueError where there is no table or one cannot be read; then nothing
     is written.
     """
@@ -321,12 +323,14 @@ def publish(run_tables, committed_dir) -> pd.DataFrame:
     for source in sources:  # everything is read and checked before anything is written
         target, twin = committed_dir / source.name, source.with_suffix(".md")
         before, after = (_by_key(path, COLUMNS, KEY) for path in (target, source))
+        again = {key[: len(OF_RUN)] for key in after}
         for key, line in after.items():
             action = "added" if key not in before else "unchanged" if before[key] == line else "replaced"
             seeds = (lines[key]["seeds"] if key in lines else "" for lines in (before, after))
             actions.append((source.stem, *key, action, *seeds))
         own = twin.read_text(encoding="utf-8").split("\n\n", 1)[0] if twin.exists() else source.stem
-        merged.append((_parsed(_joined(before, after, COLUMNS), target), target, own))
+        stay = {key: line for key, line in before.items() if key[: len(OF_RUN)] not in again}
+        merged.append((_parsed(_joined(stay, after, COLUMNS), target), target, own))
     pairs, target = run_tables / "pairs.csv", committed_dir / "pairs.csv"
     both = _joined(*(_by_key(path, PAIR_COLUMNS, PAIR_KEY) for path in (target, pairs)), PAIR_COLUMNS)
     for table, path, caption in merged:

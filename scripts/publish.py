@@ -39,7 +39,8 @@ def merge(run: Run) -> pd.DataFrame:
             f"results/runs/{run.preset.name} holds no table to publish: run snakemake or snakemake base first"
         )
     done = pd.concat([tables.publish(folder, paths.results() / "tables") for folder in made])
-    seen = [*run.path("rows").glob("*/look.json"), *run.path("base").glob("*/*.json")]
+    folders = ("looks/*.json", "rows/*/look.json", "base/*/*.json")
+    seen = [path for pattern in folders for path in run.folder.glob(pattern)]
     looks.merge(map(read_json, seen), paths.results() / "test_looks.csv")
     pictures = paths.results() / "figures" / run.preset.name
     pictures.mkdir(parents=True, exist_ok=True)

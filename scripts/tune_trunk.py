@@ -9,7 +9,7 @@ import torch
 
 from llama4rec_core.data.prepared import read_prepared
 from llama4rec_core.llm import examples, finetune, model
-from llama4rec_core.llm.titles import Titles
+from llama4rec_core.rankers import Ranker
 from llama4rec_core.run import Run, rng
 
 
@@ -22,7 +22,7 @@ def main() -> None:
     settings, ready = run.preset.tuning, read_prepared(run.path("data"), run.preset)
     drawn = asked.seed if settings.start == "random" else None
     llm = model.load(run.preset.llm, dtype=torch.float32, layers=settings.layers, seed=drawn)
-    titles = Titles.told_apart(llm, ready.histories.titles)
+    titles = Ranker.of(run.preset, llm, ready.histories, tuned=True).titles
     told = examples.trunk(llm, ready.histories, titles, run.preset.instructions.trunk, rng("trunk", asked.seed))
     folder = run.path(f"llm/trunk-s{asked.seed}")
     finetune.tune(llm, told, settings, settings.trunk_learning_rate, folder, asked.seed)

@@ -537,6 +537,7 @@ def test_base_is_the_backbone_s_order_and_ift_the_order_of_llm_1_about_the_base_
         "random": round(np.mean([gain(place) for place in range(4)]), 6),
         "backbone": round(gain(2), 6),
         "untuned": round(gain(3), 6),
+        "backbone, lists of untuned": round(gain(2), 6),
         "LLM'": round(gain(2), 6),
         "Popularity": round(gain(3), 6),
         "ItemKNN": 1.0,
@@ -598,7 +599,8 @@ def test_for_ratings_too_weights_are_chosen_on_validation(small, monkeypatch):
     assert per_user["changed"].isna().all() and (per_user["cases"] == 1).all()
     judges = within.set_index("name")["value"].round(6).to_dict()
     assert judges == {
-        "backbone": 1.0, "untuned": 1.0, "LLM'": 0.5, "Bias": 1.0,  # "untuned" says 0, and the scale begins at 1
+        "backbone": 1.0, "untuned": 1.0, "backbone, lists of untuned": 1.0,  # "untuned" says 0; the scale begins at 1
+        "LLM'": 0.5, "Bias": 1.0,
         "backbone (augmented)": 2.0, "LLM'' (augmented)": 0.0,
     }  # fmt: skip
 

@@ -127,8 +127,8 @@ def tune(
 
 
 def clean(folder: Path) -> None:
-    """Remove the intermediate checkpoints of a tuning that has ended."""
-    for path in folder.parent.glob(f".{folder.name}-*"):
+    """Remove the intermediate checkpoints of a tuning that has ended, and what a kill while saving left."""
+    for path in [*folder.parent.glob(f".{folder.name}-*"), *folder.parent.glob(f".{folder.name}.*")]:
         shutil.rmtree(path, ignore_errors=True)
 
 

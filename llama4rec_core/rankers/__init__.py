@@ -35,6 +35,9 @@ WAYS = {
 }
 
 
+TOLD_APART = ("likelihood", "pointwise")  # ways that show no list of whole titles
+
+
 @dataclass(frozen=True, eq=False)
 class Ranker:
     """A way of ranking, set for one LLM and one data set of I items."""
@@ -57,13 +60,15 @@ class Ranker:
         log_p: np.ndarray | None = None,
         way: str = "",
     ) -> Ranker:
-        """As the preset says. A tuned LLM is told titles by the tokens that tell them apart, the untuned one whole.
+        """As the preset says. A tuned LLM is told titles by the tokens that tell them apart, the untuned one whole, and
+        so is a tuned one where it is shown a list of whole titles.
 
         log_p [I]: log p(title | no history) by the untuned LLM, where `needs_prior`. way: another way of ranking than
         the preset's.
         """
         way, titles = way or preset.ranking.mode, histories.titles
-        told = Titles.told_apart(llm, titles) if tuned else Titles.whole(llm, titles, preset.ranking.further_tokens)
+        short = tuned and way in TOLD_APART
+        told = Titles.told_apart(llm, titles) if short else Titles.whole(llm, titles, preset.ranking.further_tokens)
         prior = np.zeros(len(titles), dtype=np.float32)
         if not tuned and needs_prior(preset, way):
             prior = (preset.ranking.prior_weight * log_p).astype(np.float32)
