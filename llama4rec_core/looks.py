@@ -23,8 +23,8 @@ def look(run: Run, what: str, why: str) -> dict[str, str]:
     """The record of one look at test, made now: `what` was scored ("LightGCN-s0"), and why.
 
     It is kept in the run's folder `looks` as well, which no rule makes anew, so that a row that is made again does not
-    take the earlier look off the record. Keys: `COLUMNS`. `date` is the day in UTC, `configuration` the first 12 hex digits of the SHA-256 of the run's
-    settings.json. Raises FileNotFoundError where the run has no settings.json.
+    take the earlier look off the record. Keys: `COLUMNS`. `date` is the day in UTC, `configuration` the first 12 hex
+    digits of the SHA-256 of the run's settings.json. Raises FileNotFoundError where the run has no settings.json.
     """
     settings = hashlib.sha256(run.path("settings.json").read_bytes()).hexdigest()
     now = datetime.now(UTC).date().isoformat(), paths.commit(), run.preset.name, settings[:12]
