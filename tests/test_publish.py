@@ -12,7 +12,7 @@ from llama4rec_core.data.dataset import write_dataset
 from llama4rec_core.files import read_json, write_json
 from llama4rec_core.run import Run
 
-FEW_USERS = "data: {users: 30}\nbackbone_settings: {MF: {epochs: 2}, DeepFM: {epochs: 2}}\n"
+FEW_USERS = "data: {users: 30, protocol: leave-one-out}\nbackbone_settings: {MF: {epochs: 2}, DeepFM: {epochs: 2}}\n"
 
 
 def publish_rows(results, hits, name="few", protocol="leave-one-out", metric="HR@5", table="table_2_direct"):
@@ -64,7 +64,7 @@ def test_the_readme_gets_the_published_rows_between_its_markers(published):
         "gain": tables.gain_text(line), "paper: Base, Llama4Rec, gain": "0.0744, 0.0967, +30.0%",
     }  # fmt: skip
     assert row["gain"].startswith("+200.0% [")
-    assert "(preset `few`; LLM some, tuned: LM head; seeds: 1)" in found and "second opinion" not in found
+    assert "(preset `few`; LLM some, tuned: all parameters; seeds: 1)" in found and "second opinion" not in found
     assert "Test has been looked at 0 times" in found
     assert publish.with_results(found) == found
 
