@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from llama4rec_core import looks, paths
+from llama4rec_core.files import read_json
 from llama4rec_core.run import Run
 
 
@@ -24,10 +25,12 @@ def test_a_look_says_when_with_which_code_and_settings_at_what_and_why(results, 
         "date": "", "commit": paths.commit(), "preset": "mine", "configuration": settings[:12], "what": "MF-s0",
         "why": "a row of the tables",
     }  # fmt: skip
-    (tmp_path / "other.yaml").write_text("name: mine\nprompts: {candidates: 20}\n", encoding="utf-8")
+    (tmp_path / "other.yaml").write_text("name: mine\nprompts: {candidates: 10}\n", encoding="utf-8")
     run.path("settings.json").unlink()
     other = looks.look(Run.open(tmp_path / "other.yaml"), "MF-s0", "a row of the tables")
     assert other["configuration"] != found["configuration"]
+    kept = [read_json(path) for path in run.path("looks").glob("*.json")]  # a row that is made again is another look
+    assert sorted(kept, key=str) == sorted([found, other], key=str)
 
 
 def test_looks_are_merged_sorted_by_date_and_each_stands_once(tmp_path):
