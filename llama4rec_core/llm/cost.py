@@ -40,7 +40,7 @@ def machine_rate(width: int = 1024, seconds: float = 1.0) -> float:
 def table(
     costs: dict[str, dict], sizes: dict[str, int], rate: float, price_read: float, price_written: float
 ) -> pd.DataFrame:
-    """One row for each file of answers and their sum. costs: the records that `batches.cost` reads; rate: `machine_rate`;
+    """One row for each file of answers and their sum. costs: what `batches.cost` reads; rate: `machine_rate`;
     prices: dollars for a million tokens read or written.
 
     Columns: what, prompts, tokens_read, tokens_written, seconds, tokens_per_second, share_of_machine, dollars.
