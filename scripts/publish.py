@@ -59,7 +59,8 @@ def merge(run: Run) -> pd.DataFrame:
 
 
 def with_results(text: str) -> str:
-    """The README with the published runs of an LLM between its two markers, and the number of looks at test."""
+    """The README with the published runs of an LLM between its two markers, and the number of looks at test. Of a
+    preset that was run under several protocols, rolling comes first and is shown."""
     before, rest = text.split(MARKERS[0])
     _, after = rest.split(MARKERS[1])
     found = [tables.read(path) for task in TASKS.values() if (path := _committed(task.table)).exists()]
@@ -67,6 +68,8 @@ def with_results(text: str) -> str:
     if found:
         table = tables.in_order(pd.concat(found))
         table = table[(table["llm"] != "") & (table["preset"] != looks.EXEMPT) & table["metric"].isin(SHOWN)]
+        first = table.groupby(tables.KEY[:3])["protocol"].transform("first")
+        table = table[table["protocol"] == first]
         parts = [_run(*key, lines) for key, lines in table.groupby(tables.KEY[:4], sort=False)]
     times = looks.count(looks.read(paths.results() / "test_looks.csv"))
     parts.append(f"Test has been looked at {times} times; {LOOKS} lists every look.")

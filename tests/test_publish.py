@@ -98,6 +98,15 @@ def test_each_published_run_has_a_table_of_its_own(published):
     assert "| -50.0% [" in found
 
 
+def test_of_a_preset_under_two_protocols_the_rolling_one_is_shown(published):
+    both = [tables.read(published / "tables" / "table_2_direct.csv")]
+    publish_rows(published, {"Base": 4, "Llama4Rec": 2}, protocol="rolling")
+    both.append(tables.read(published / "tables" / "table_2_direct.csv"))
+    tables.write(pd.concat(both), published / "tables" / "table_2_direct.csv", "c")
+    found = publish.with_results(TEXT)
+    assert found.count("| backbone |") == 1 and "rolling** (preset `few`" in found
+
+
 def test_a_gain_over_base_is_shown_without_interval_where_another_row_was_compared_with(published):
     table = tables.read(published / "tables" / "table_2_direct.csv")
     table.loc[table["row"] == "Llama4Rec", "compared_with"] = "IFT"
