@@ -191,7 +191,11 @@ def test_shapes_types_and_log(name, quick, world):
     assert given.shape == ((3,) if rating else (3, N_ITEMS))
     assert given.dtype == np.float32 and np.isfinite(given).all()
     metric = "rmse" if rating else "ndcg@10"
-    assert list(fitted.log.columns) == ["epoch", "loss", metric, "seconds"] and np.isfinite(fitted.log[metric]).all()
+    steps = ["steps"] if name in TRAINED else []
+    assert list(fitted.log.columns) == ["epoch", "loss", metric, "seconds", *steps]
+    assert np.isfinite(fitted.log[metric]).all()
+    if steps:  # as many in every epoch
+        assert (fitted.log["steps"] == fitted.log["epoch"] * fitted.log["steps"].iloc[0]).all()
 
 
 @pytest.mark.parametrize("name", TRAINED)
