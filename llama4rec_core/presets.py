@@ -17,7 +17,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_vali
 from pydantic.dataclasses import dataclass
 
 from llama4rec_core import paths, variants
-from llama4rec_core.backbones import task_of
+from llama4rec_core.backbones import BASELINES, task_of
 from llama4rec_core.data.wording import Words
 from llama4rec_core.files import write_text
 
@@ -273,12 +273,14 @@ class Preset:
     def _names_fit(self):
         for name in (*self.backbones, *self.backbone_settings):
             task_of(name)
+        if baselines := [name for name in self.backbones if name in BASELINES]:
+            raise ValueError(f"{', '.join(baselines)}: second opinions, beside every backbone as it is, and no backbone")
         variants.check(self.rows)
         for task, name in dataclasses.asdict(self.out_of_fold).items():
             if task_of(name) != task:
                 raise ValueError(f"out_of_fold.{task} is {name}, a backbone for the {task_of(name)} task")
-        if self.ranking.mode == "letters" and self.prompts.candidates > 26:
-            raise ValueError(f"{self.prompts.candidates} candidates are more than there are letters: use another mode")
+        if self.ranking.mode == "letters" and (most := max(self.prompts.candidates, self.augmentation.sampled)) > 26:
+            raise ValueError(f"{most} candidates are more than there are letters: use another mode")
         return self
 
 

@@ -75,11 +75,10 @@ def main() -> None:
 
 
 def _rank(log_p: np.ndarray, case, histories) -> int:
-    """The target's place among all items that the user has not had."""
-    seen = histories.history(case.user, case.prefix, case.prefix)
-    log_p = log_p.copy()
-    log_p[seen] = -np.inf
-    return 1 + int((log_p > log_p[case.item]).sum())
+    """The target's place among all items that the user has not had; behind those that are as likely."""
+    unseen = np.ones(len(log_p), dtype=bool)
+    unseen[histories.history(case.user, case.prefix, case.prefix)] = False
+    return int((log_p[unseen] >= log_p[case.item]).sum())
 
 
 def of_ranks(name: str, known: pd.DataFrame, rank) -> dict:

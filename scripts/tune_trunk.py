@@ -25,7 +25,8 @@ def main() -> None:
     titles = Ranker.of(run.preset, llm, ready.histories, tuned=True).titles
     told = examples.trunk(llm, ready.histories, titles, run.preset.instructions.trunk, rng("trunk", asked.seed))
     folder = run.path(f"llm/trunk-s{asked.seed}")
-    finetune.tune(llm, told, settings, settings.trunk_learning_rate, folder, asked.seed)
+    rows = finetune.pack(told, settings.row_tokens, asked.seed)
+    finetune.tune(llm, rows, settings, settings.trunk_learning_rate, folder, asked.seed)
     finetune.clean(folder)
 
 

@@ -276,8 +276,9 @@ def test_examples_of_a_kind_are_drawn_at_random_and_the_same_for_the_same_seed()
     assert first != kinds["direct"][:10] and first != kinds["direct"][::-1][:10]
 
 
-def test_the_same_examples_with_hints_come_in_the_same_order():
+def test_the_same_examples_with_hints_stand_in_the_same_rows():
     plain, hinted = examples(1, 3, 4), examples(1, 3, 9)
-    assert same_with_hints([plain[2], plain[0]], {"direct": hinted}) == [hinted[2], hinted[0]]
+    rows = [[plain[2], plain[0]], [plain[1]]]
+    assert same_with_hints(rows, {"direct": hinted}) == [[hinted[2], hinted[0]], [hinted[1]]]
     with pytest.raises(KeyError):
-        same_with_hints(plain, {"direct": hinted[:2]})
+        same_with_hints(rows, {"direct": hinted[:2]})

@@ -282,7 +282,8 @@ def exact(monkeypatch):
 
 def tuned(llm, folder, method="full", examples=None, seed=1, **how):
     examples = taught(llm) * 2 if examples is None else examples
-    return tune(llm, examples, settings(method, **how), 1e-2, folder, seed)
+    how = settings(method, **how)
+    return tune(llm, pack(examples, how.row_tokens, seed), how, 1e-2, folder, seed)
 
 
 def scores(llm, examples) -> np.ndarray:

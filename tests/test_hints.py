@@ -157,6 +157,6 @@ def test_what_llm_is_tuned_on_has_hints_in_candidate_lists_and_ratings_alone_and
     suggested = "A recommender system suggests, best first:\nGhost\nHeat\nClue\n"
     assert LLM.text(first.prompt) == TOLD.split("A rec")[0] + suggested + HISTORY
 
-    chosen = [plain["rating"][1], plain["pair"][0], plain["direct"][1]]
-    again = same_with_hints(chosen, hinted)
-    assert again == [hinted["rating"][1], hinted["pair"][0], hinted["direct"][1]]
+    rows = [[plain["rating"][1], plain["pair"][0]], [plain["direct"][1]]]
+    again = same_with_hints(rows, hinted)
+    assert again == [[hinted["rating"][1], hinted["pair"][0]], [hinted["direct"][1]]]

@@ -207,8 +207,9 @@ def tunings(monkeypatch):
         loaded.append((checkpoint, dtype, layers, seed))
         return Characters(checkpoint=str(checkpoint))
 
-    def tune(llm, chosen, settings, learning_rate, folder, seed):
-        handed.append(SimpleNamespace(llm=llm, chosen=chosen, rate=learning_rate, folder=folder, seed=seed))
+    def tune(llm, rows, settings, learning_rate, folder, seed):
+        chosen = [each for row in rows for each in row]
+        handed.append(SimpleNamespace(llm=llm, rows=rows, chosen=chosen, rate=learning_rate, folder=folder, seed=seed))
         handed[-1].loaded = loaded.copy()
         loaded.clear()
         write_json(folder / "tuning.json", {"llm": {}, "steps": 1})

@@ -11,7 +11,7 @@ import time
 import pandas as pd
 import torch
 
-from llama4rec_core.llm.model import LLM
+from llama4rec_core.llm.model import LLM, device, number_format
 
 
 def size(llm: LLM) -> dict[str, int]:
@@ -23,12 +23,9 @@ def size(llm: LLM) -> dict[str, int]:
 
 
 def machine_rate(width: int = 1024, seconds: float = 1.0) -> float:
-    """Operations a second that this machine sustains in a float32 matrix product (bfloat16 on a GPU), measured now: all
+    """Operations a second that this machine sustains in a matrix product of its `number_format`, measured now: all
     products of `seconds`, not the fastest one, which a shared machine reaches for moments only."""
-    where = "cuda" if torch.cuda.is_available() else "cpu"
-    a, b = (
-        torch.randn(width, width, device=where, dtype=torch.bfloat16 if where == "cuda" else None) for _ in range(2)
-    )
+    a, b = (torch.randn(width, width, device=device(), dtype=number_format()) for _ in range(2))
     (a @ b)[0, 0].item()
     products, start = 0, time.perf_counter()
     while (spent := time.perf_counter() - start) < seconds:

@@ -250,7 +250,10 @@ def mix(
     return chosen
 
 
-def same_with_hints(chosen: Sequence[Example], hinted: Mapping[str, Sequence[Example]]) -> list[Example]:
-    """The chosen examples in the same order, each as it is among the hinted ones: what LLM'' is tuned on."""
+def same_with_hints(
+    rows: Sequence[Sequence[Example]], hinted: Mapping[str, Sequence[Example]]
+) -> list[list[Example]]:
+    """The rows of LLM' with the same examples in the same places, each as it is among the hinted ones: what LLM'' is
+    tuned on, in as many steps."""
     by_key = {example.prompt.key: example for examples in hinted.values() for example in examples}
-    return [by_key[example.prompt.key] for example in chosen]
+    return [[by_key[example.prompt.key] for example in row] for row in rows]

@@ -46,17 +46,17 @@ class Report(TrainerCallback):
 
 
 def tune(
-    llm: LLM, examples: Sequence[Example], settings: TuningSettings, learning_rate: float, folder: Path, seed: int
+    llm: LLM, rows: Sequence[Sequence[Example]], settings: TuningSettings, learning_rate: float, folder: Path, seed: int
 ) -> Path:
-    """Tune `llm`, whose weights must be float32, on `examples` (none: it stays as it is) and leave it in `folder`, with
-    `tuning.json` (the LLM, tokens, steps, seconds) and `curve.csv` (step, loss) beside it.
+    """Tune `llm`, whose weights must be float32, on rows of examples as `pack` makes them (none: it stays as it is) and
+    leave it in `folder`, with `tuning.json` (the LLM, tokens, steps, seconds) and `curve.csv` (step, loss) beside it.
 
-    Stopped and called again with the same examples and settings, it goes on from its last intermediate checkpoint and
+    Stopped and called again with the same rows and settings, it goes on from its last intermediate checkpoint and
     ends with the same weights; these lie in hidden folders beside `folder` until `clean` removes them.
     """
-    started, asked = time.time(), fingerprint(llm, examples, settings, learning_rate, seed)
+    started, asked = time.time(), fingerprint(llm, rows, settings, learning_rate, seed)
     checkpoints = folder.parent / f".{folder.name}-{asked[:16]}"
-    data = pack(examples, settings.row_tokens, seed)
+    examples = [example for row in rows for example in row]
     torch.manual_seed(seed)
     model = llm.model.train()
     if settings.method == "lora":
@@ -89,7 +89,7 @@ def tune(
     trainer = Trainer(
         model=answering,
         args=arguments,
-        train_dataset=data,
+        train_dataset=rows,
         data_collator=partial(collate, n_tokens=n_tokens),
         compute_loss_func=partial(
             tree_loss,
@@ -100,7 +100,7 @@ def tune(
         callbacks=[Report(folder.name)],
     )
     trainer.remove_callback(PrinterCallback)
-    if data:
+    if rows:
         with explained(checkpoints):
             trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
         answering.put_back()
@@ -116,8 +116,8 @@ def tune(
             {
                 "llm": {"name": llm.name, "sha256": llm.sha256} | cost.size(llm),
                 "examples": len(examples),
-                "tokens": sum(sum(tokens_read([example.prompt for example in row])) for row in data),
-                "rows": len(data),
+                "tokens": sum(sum(tokens_read([example.prompt for example in row])) for row in rows),
+                "rows": len(rows),
                 "steps": trainer.state.global_step,
                 "final_loss": float(curve["loss"].tail(20).mean()) if len(curve) else None,
                 "seconds": round(time.time() - started, 1),

@@ -98,15 +98,16 @@ def collate(batch: Sequence[Sequence[Example]], n_tokens: int) -> dict[str, torc
     for p, example in enumerate(examples):
         prefix = example.prompt.prefix
         for at, those in example.prompt.learn:
-            labels.append((row.place(p, at - 1), prefix[at], -1, -1, 0, 1, 1, 0))
-            among.append(sets.setdefault(those, len(sets)))
+            if _open(those):
+                labels.append((row.place(p, at - 1), prefix[at], -1, -1, 0, 1, 1, 0))
+                among.append(sets.setdefault(those, len(sets)))
         for asked in example.choice_sets:
             text = int(example.prompt.branches[asked.branches[0]].choices is None)
             for a, tokens in enumerate(_alternatives(row, prompts, p, asked)):
                 right = int(a == asked.right)
                 for place, token, those, sign in tokens:
                     learn = right if sign > 0 else 1 - right  # "no" is the answer to learn about the others
-                    labels.append((place, token, alternative, choice_set, right, learn, sign, text))
+                    labels.append((place, token, alternative, choice_set, right, learn * _open(those), sign, text))
                     among.append(sets.setdefault(those, len(sets)))
                 alternative += 1
             choice_set += 1
@@ -127,6 +128,11 @@ def collate(batch: Sequence[Sequence[Example]], n_tokens: int) -> dict[str, torc
         "of_set": of_set,
         "labels": table,
     }
+
+
+def _open(among: Among | None) -> bool:
+    """Whether more than one token could stand there: otherwise log p is 0, and there is nothing to learn."""
+    return among is None or len(among.tokens) > 1
 
 
 def _alternatives(

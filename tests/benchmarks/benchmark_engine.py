@@ -157,11 +157,11 @@ def machine_rows(ranker: Ranker, asked: argparse.Namespace) -> Iterator[dict]:
 def _tune(ranker: Ranker, count: int) -> tuple[int, int, float]:
     """Tokens, places at which logits are computed, and seconds of tuning the ranker's LLM on `count` lists."""
     examples = [ranker.example(each) for each in lists(ranker, count, 10)]
+    packed = finetune.pack(examples, LORA.row_tokens, 0)
     with tempfile.TemporaryDirectory() as folder:
         spent = seconds(
-            lambda: finetune.tune(ranker.llm, examples, LORA, LORA.learning_rate, Path(folder) / "checkpoint", 0)
+            lambda: finetune.tune(ranker.llm, packed, LORA, LORA.learning_rate, Path(folder) / "checkpoint", 0)
         )
-    packed = finetune.pack(examples, LORA.row_tokens, 0)
     tokens = sum(sum(tokens_read([each.prompt for each in row])) for row in packed)
     return tokens, sum(logits_of(each.prompt) for each in examples), spent
 
@@ -324,7 +324,8 @@ def _tuned(train: Callable, examples: list[Example], minutes: float, folder: Pat
 def _ours(examples: list[Example], folder: Path) -> None:
     settings = PRESET.tuning
     llm = model.load(model.SMOLLM2, dtype=torch.float32, layers=settings.layers)
-    finetune.tune(llm, examples, settings, settings.learning_rate, folder, 0)
+    rows = finetune.pack(examples, settings.row_tokens, 0)
+    finetune.tune(llm, rows, settings, settings.learning_rate, folder, 0)
 
 
 def _theirs(examples: list[Example], folder: Path) -> None:
