@@ -106,6 +106,8 @@ class ShareSettings:
     """Candidate lists of the out-of-fold backbone for direct recommendation."""
     sequential: Weight = 2.0
     """The same for sequential recommendation."""
+    next: Weight = 2.0
+    """The windows' titles, each after those before it."""
     rating: Weight = 1.0
     """Ratings of the windows' items."""
     pair: Weight = 0.5
@@ -274,7 +276,9 @@ class Preset:
         for name in (*self.backbones, *self.backbone_settings):
             task_of(name)
         if baselines := [name for name in self.backbones if name in BASELINES]:
-            raise ValueError(f"{', '.join(baselines)}: second opinions, beside every backbone as it is, and no backbone")
+            raise ValueError(
+                f"{', '.join(baselines)}: second opinions, beside every backbone as it is, and no backbone"
+            )
         variants.check(self.rows)
         for task, name in dataclasses.asdict(self.out_of_fold).items():
             if task_of(name) != task:

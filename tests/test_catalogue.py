@@ -22,6 +22,11 @@ def test_items_of_the_history_and_the_order_of_others():
     assert rank(log_p, SimpleNamespace(user=0, prefix=0, item=1), History()) == 2  # without a history it counts
 
 
+def test_a_tie_does_not_count_for_the_target():
+    log_p = np.log([0.3, 0.3, 0.3, 0.1, 0.0 + 1e-9])
+    assert script("catalogue")._rank(log_p, SimpleNamespace(user=0, prefix=2, item=1), History()) == 3
+
+
 def test_every_user_weighs_the_same():
     known = pd.DataFrame({"user": [0, 0, 0, 1]})
     row = script("catalogue").of_ranks("LLM", known, [1, 1, 1, 9])

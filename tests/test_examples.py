@@ -9,6 +9,7 @@ import pytest
 from standins import Characters, by_hand
 
 from llama4rec_core.backbones.predict import Predictions
+from llama4rec_core.llm import examples as llm_examples
 from llama4rec_core.llm.examples import (
     KINDS,
     CandidateList,
@@ -17,6 +18,7 @@ from llama4rec_core.llm.examples import (
     by_kind,
     candidate_lists,
     mix,
+    next_examples,
     pair_examples,
     rating_examples,
     rating_groups,
@@ -24,6 +26,7 @@ from llama4rec_core.llm.examples import (
     trunk,
     with_target,
 )
+from llama4rec_core.llm.hints import Hints
 from llama4rec_core.llm.titles import Titles
 from llama4rec_core.llm.tree import Branch, Prompt
 from llama4rec_core.presets import TrunkSettings
@@ -156,6 +159,41 @@ def test_a_list_with_one_of_its_targets_is_asked_about():
     assert with_target([none, some]) == [some]
 
 
+# --- next titles ------------------------------------------------------------------------------------------------------
+
+
+def window_lists(prefixes: dict[int, list[int]]) -> Predictions:
+    """User 2's list at each prefix: the items prefix and prefix + 1."""
+    cases = pd.DataFrame([("window", 2, p) for p in prefixes], columns=["part", "user", "prefix"]).assign(item=10)
+    lists = np.array([[p, p + 1] for p in prefixes])
+    return Predictions(cases, lists, np.zeros(lists.shape), None, np.zeros((3, 0)))
+
+
+def test_a_window_s_titles_are_learnt_piece_by_piece_and_the_tasks_take_turns_with_hints_made_up_to_there(monkeypatch):
+    monkeypatch.setattr(llm_examples, "NEXT_TOGETHER", 2)
+    ranker = Ranker("likelihood", LLM, LONG, LONG_TOLD, 2, np.zeros(11, dtype=np.float32), 512)
+    hints = Hints(np.array([1, 2, 0]), LONG.n_before_window, 1)
+    direct, sequential = window_lists([1]), window_lists([1, 2, 3, 4, 5, 6])
+    plain = next_examples(ranker, [(direct, None), (sequential, None)])
+    hinted = next_examples(ranker, [(direct, hints), (sequential, hints)])
+    assert keys(plain) == keys(hinted) == ["next-2-1", "next-2-3", "next-2-5"]  # six window items
+    history = [(3 * t + 2) % 11 for t in range(9)]  # user 2's
+    for each, other, begin, listed in zip(plain, hinted, (1, 3, 5), ([1, 2], [3, 4], [1, 2]), strict=True):
+        told = "".join(f"{'abcdefghijk'[item]}\n" for item in history[max(0, begin - 2) : begin + 2])
+        assert LLM.text(each.prompt) == FILM + told
+        similar = "abcdefghijk"[(3 * 6) % 11]  # user 0's last before its window
+        suggested = "".join(f"{'abcdefghijk'[item]}\n" for item in listed)
+        assert LLM.text(other.prompt) == (
+            f"Films a viewer of similar taste watched:\n{similar}\n"
+            f"A recommender system suggests, best first:\n{suggested}{FILM}{told}"
+        )
+        for prompt in (each.prompt, other.prompt):
+            assert [prompt.prefix[at] for at, _ in prompt.learn] == [
+                LONG_TOLD.names[item][0] for item in history[begin : begin + 2]
+            ]
+        assert each.choice_sets == other.choice_sets == ()
+
+
 # --- pairs and ratings ------------------------------------------------------------------------------------------------
 
 
@@ -215,9 +253,10 @@ def keys(examples):
 
 def test_every_kind_of_example_is_made_and_a_list_without_its_target_is_dropped():
     found = made()
-    assert set(found) == set(KINDS) == {"direct", "sequential", "rating", "pair"}
+    assert set(found) == set(KINDS) == {"direct", "sequential", "next", "rating", "pair"}
     assert keys(found["direct"]) == ["direct-window-0-2", "direct-window-2-1"]
     assert keys(found["sequential"]) == ["sequential-window-0-2", "sequential-window-2-1"]
+    assert keys(found["next"]) == ["next-0-2", "next-1-3", "next-2-1"]
     assert keys(found["rating"]) == ["rating-0-2", "rating-1-3", "rating-2-1"]
     assert keys(found["pair"]) == ["pair-0-6", "pair-1-7", "pair-2-6", "pair-2-2"]
     first, second = found["direct"]

@@ -203,6 +203,7 @@ def plain_loss(causal, examples, choice_weight, temperature):
             learnt += said[asked.right]
             scores = torch.stack([torch.stack(each).sum() for each in said]) / soft
             choices.append(-soft * torch.log_softmax(scores, 0)[asked.right])
+    learnt = [each for each in learnt if each != 0]  # where one token alone could stand, log p is 0: nothing to learn
     return -torch.stack(learnt).mean() + choice_weight * torch.stack(choices).mean()
 
 

@@ -4,6 +4,7 @@ The LLM learns in two steps. Its trunk reads histories, in which every title is 
 off, with the same further examples, without and with hints:
 
     direct, sequential   the out-of-fold backbone's real top k'; a list without the target is dropped, not patched
+    next                 the windows' titles, each a target after those before it
     rating               the windows' ratings
     pair                 P1: a window item against a random one, asked in both orders
 
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from llama4rec_core.backbones.predict import Predictions
 from llama4rec_core.data.histories import Histories, unseen
 from llama4rec_core.llm import prompts
 from llama4rec_core.llm.hints import Hints
@@ -143,6 +145,38 @@ def pair_examples(
     return out
 
 
+# -- next titles -------------------------------------------------------------------------------------------------------
+
+
+def next_examples(ranker, known: Sequence[tuple[Predictions, Hints | None]]) -> list[Example]:
+    """Every window in pieces of at most NEXT_TOGETHER titles, told after the history before them.
+
+    known: of each ranking task the out-of-fold backbone's window cases, and `Hints` or None. The tasks take turns in a
+    window; the list that a piece's hints tell is the latest one made up to where the piece begins.
+    """
+    histories, out = ranker.histories, []
+    by_user: list[dict[int, list[CandidateList]]] = [{} for _ in known]
+    for lists, (predictions, _) in zip(by_user, known, strict=True):
+        for each in candidate_lists(predictions.cases, predictions.items):
+            lists.setdefault(each.user, []).append(each)
+    for user in sorted(set().union(*by_user)):
+        begins = range(int(histories.n_before_window[user]), int(histories.n_train[user]), NEXT_TOGETHER)
+        for n, begin in enumerate(begins):
+            task = n % len(known)
+            hints = known[task][1]
+            made = max((each for each in by_user[task][user] if each.prefix <= begin), key=lambda each: each.prefix)
+            hint = hints.ranking(histories, user, made.candidates) if hints else None
+            told = histories.history(user, begin, ranker.length)
+            text = prompts.with_history(ranker.llm, histories.words, ranker.titles, told, hint)
+            end = min(begin + NEXT_TOGETHER, int(histories.n_train[user]))
+            text.titles(ranker.titles, histories.history(user, end, end - begin), learn=True)
+            out.append(Example(text.prompt(f"next-{user}-{begin}", []), ()))
+    return out
+
+
+NEXT_TOGETHER = 20  # titles that are learnt in one example
+
+
 # -- ratings -----------------------------------------------------------------------------------------------------------
 
 
@@ -213,6 +247,8 @@ def by_kind(
         else:
             examples = (ranker.example(each, hints) for each in with_target(candidate_lists(known.cases, known.items)))
             out[task] = [_named(task, each) for each in examples if each is not None]
+    ranking = [known for task, known in out_of_fold.items() if task != "rating"]
+    out["next"] = next_examples(ranker, ranking) if ranking else []
     out["pair"] = pair_examples(llm, histories, titles, windows, ranker.length, rng)
     return out
 
@@ -250,9 +286,7 @@ def mix(
     return chosen
 
 
-def same_with_hints(
-    rows: Sequence[Sequence[Example]], hinted: Mapping[str, Sequence[Example]]
-) -> list[list[Example]]:
+def same_with_hints(rows: Sequence[Sequence[Example]], hinted: Mapping[str, Sequence[Example]]) -> list[list[Example]]:
     """The rows of LLM' with the same examples in the same places, each as it is among the hinted ones: what LLM'' is
     tuned on, in as many steps."""
     by_key = {example.prompt.key: example for examples in hinted.values() for example in examples}
