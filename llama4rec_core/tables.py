@@ -18,7 +18,7 @@ from llama4rec_core.files import write_text
 from llama4rec_core.paper import paper_value
 from llama4rec_core.presets import Preset
 from llama4rec_core.tasks import TASKS, Task
-from llama4rec_core.variants import SECOND_OPINION, STACKS, VARIANTS
+from llama4rec_core.variants import NEEDED, SECOND_OPINION, STACKS, VARIANTS
 
 KEY = ["preset", "llm", "dataset", "protocol", "backbone", "row", "metric"]  # what tells a line from all others
 COLUMNS = (
@@ -125,7 +125,7 @@ def compare_rows(per_user: pd.DataFrame, pairs: Sequence[tuple[str, str]], prese
 def pairs_of(rows: Sequence[str]) -> list[tuple[str, str]]:
     """Llama4Rec with each of its ablations, controls and second opinions among `rows`; the stack with and without the
     LLM."""
-    others = [row for row in dict.fromkeys(rows) if row not in ("Base", "IFT", "Llama4Rec")]
+    others = [row for row in dict.fromkeys(rows) if row not in NEEDED]
     found = [("Llama4Rec", other) for other in others]
     return found + [("stack + LLM", "stack")] * ("stack + LLM" in others)
 
@@ -188,19 +188,17 @@ def _against(ours: np.ndarray, theirs: np.ndarray, metric: str, draws: int) -> d
 def _same_users(frame: pd.DataFrame, where: str) -> np.ndarray:
     """The sorted users of a frame, after checking that every row and seed has each exactly once, with the same number
     of cases."""
-    users = np.sort(frame["user"].unique())
-    for (name, seed), part in frame.groupby(["row", "seed"]):
-        twice = part.loc[part["user"].duplicated(), "user"]
-        if len(twice):
-            raise ValueError(f"{where}: {name} has user {twice.iloc[0]} twice for seed {seed}")
-        if len(part) != len(users):
-            lost = np.setdiff1d(users, part["user"])[0]
-            raise ValueError(f"{where}: {name}, seed {seed} lacks user {lost}; all rows need the same users")
+    found = frame.groupby(["row", "seed", "user"]).size().unstack(fill_value=0)  # [row and seed, user]
+    for line, column in np.argwhere(found.to_numpy() != 1):
+        (name, seed), user = found.index[line], found.columns[column]
+        if found.iat[line, column]:
+            raise ValueError(f"{where}: {name} has user {user} twice for seed {seed}")
+        raise ValueError(f"{where}: {name}, seed {seed} lacks user {user}; all rows need the same users")
     counts = frame.groupby("user")["cases"].nunique()
     if (counts != 1).any():
         raise ValueError(f"{where}: rows differ in the cases of user {counts.index[counts != 1][0]}; compared rows "
                          "need the same cases")  # fmt: skip
-    return users
+    return counts.index.to_numpy()
 
 
 def _settings(part: pd.DataFrame) -> dict:
@@ -293,24 +291,33 @@ def publish(run_tables, committed_dir) -> pd.DataFrame:
     sources = sorted(run_tables.glob("table_*.csv"))
     if not sources:
         raise ValueError(f"{run_tables} holds no table to publish (no table_*.csv file)")
-    merged, actions = [], []
+    merged, done = [], []
     for source in sources:  # everything is read and checked before anything is written
         target, twin = committed_dir / source.name, source.with_suffix(".md")
-        before, after = (_by_key(path, COLUMNS, KEY) for path in (target, source))
-        again = {key[: len(OF_RUN)] for key in after}
-        for key, line in after.items():
-            action = "added" if key not in before else "unchanged" if before[key] == line else "replaced"
-            actions.append((source.stem, *key, action))
+        before, after = (_lines_of(path, COLUMNS, KEY) for path in (target, source))
+        same = after.merge(before, how="left", indicator=True)["_merge"] == "both"
+        action = np.select([same, _among(after, before, KEY)], ["unchanged", "replaced"], "added")
+        done.append(after[KEY].assign(table=source.stem, action=action))
         own = twin.read_text(encoding="utf-8").split("\n\n", 1)[0] if twin.exists() else source.stem
-        stay = {key: line for key, line in before.items() if key[: len(OF_RUN)] not in again}
-        merged.append((_parsed(_joined(stay, after, COLUMNS), target), target, own))
-    pairs, target = run_tables / "pairs.csv", committed_dir / "pairs.csv"
-    both = _joined(*(_by_key(path, PAIR_COLUMNS, PAIR_KEY) for path in (target, pairs)), PAIR_COLUMNS)
+        both = pd.concat([before[~_among(before, after, OF_RUN)], after])
+        merged.append((_parsed(both, target), target, own))
+    target = committed_dir / "pairs.csv"
+    pairs = pd.concat([_lines_of(path, PAIR_COLUMNS, PAIR_KEY) for path in (target, run_tables / "pairs.csv")])
     for table, path, caption in merged:
         write(table, path, caption)
-    if len(both):
-        write_pairs(_parsed(both, target), target)
-    return pd.DataFrame(actions, columns=["table", *KEY, "action"])
+    if len(pairs):
+        write_pairs(_parsed(pairs.drop_duplicates(PAIR_KEY, keep="last"), target), target)
+    return pd.concat(done, ignore_index=True)[["table", *KEY, "action"]]
+
+
+def _lines_of(path: Path, columns: list[str], key: list[str]) -> pd.DataFrame:
+    """The lines of a file as text, none where there is no file."""
+    return _read_text(path, columns, key) if path.exists() else pd.DataFrame(columns=columns, dtype=str)
+
+
+def _among(lines: pd.DataFrame, others: pd.DataFrame, key: list[str]) -> np.ndarray:
+    """Which of the lines have a key that one of the others has."""
+    return pd.MultiIndex.from_frame(lines[key]).isin(pd.MultiIndex.from_frame(others[key]))
 
 
 def _as_text(table: pd.DataFrame, path: Path, columns: list[str], key: list[str]) -> pd.DataFrame:
@@ -326,16 +333,6 @@ def _as_text(table: pd.DataFrame, path: Path, columns: list[str], key: list[str]
     if len(twice):
         raise ValueError(f"{path.name}: two lines for {' / '.join(twice[key].iloc[0])}; a key may stand in one line")
     return text
-
-
-def _by_key(path: Path, columns: list[str], key: list[str]) -> dict[tuple, dict]:
-    """The lines of a file, as text; none where there is no file."""
-    lines = _read_text(path, columns, key).to_dict("records") if path.exists() else []
-    return {tuple(line[column] for column in key): line for line in lines}
-
-
-def _joined(before: dict[tuple, dict], after: dict[tuple, dict], columns: list[str]) -> pd.DataFrame:
-    return pd.DataFrame(list((before | after).values()), columns=columns, dtype=str)
 
 
 def _read_text(path: Path, columns: list[str], key: list[str]) -> pd.DataFrame:
