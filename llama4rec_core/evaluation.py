@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtr
 
+ERRORS = ("RMSE", "MAE")  # the metrics of which less is better
 DRAWS = 2_000  # bootstrap draws
 FLIPS = 10_000  # sign patterns of the permutation test
 DETECTABLE = 2.8  # standard errors: such a difference is found in four of five experiments, at the 5% level

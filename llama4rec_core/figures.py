@@ -17,6 +17,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from llama4rec_core.evaluation import ERRORS
 from llama4rec_core.files import whole
 from llama4rec_core.paper import paper_value
 from llama4rec_core.tables import in_order
@@ -34,7 +35,6 @@ STYLE = sns.axes_style("whitegrid") | {
     "font.size": 11, "axes.titlesize": 12, "axes.labelsize": 11, "legend.fontsize": 10, "legend.frameon": False,
     "xtick.labelsize": 10, "ytick.labelsize": 10, "axes.edgecolor": ".7", "grid.color": ".9", "figure.titlesize": 13,
 }  # fmt: skip
-ERRORS = ("RMSE", "MAE")
 DIFFERENCE = ("diff", "diff_ci_low", "diff_ci_high")  # of a row and Base, in pairs
 BACKBONE_FEW = "backbone, lists of untuned"  # the backbone on the lists that the untuned LLM was asked about
 WHO = {"untuned": "the untuned LLM", "tuned": "the tuned LLM", "backbone": "the backbone"}

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from llama4rec_core import paths
-from llama4rec_core.evaluation import by_seed, compare, estimate, holm
+from llama4rec_core.evaluation import ERRORS, by_seed, compare, estimate, holm
 from llama4rec_core.files import write_text
 from llama4rec_core.paper import paper_value
 from llama4rec_core.presets import Preset
@@ -36,7 +36,6 @@ OF_RUN = KEY[:5]  # preset, llm, dataset, protocol, backbone
 PER_USER = [*PLACE, "row", "seed", "user", "cases"]  # what a per-user frame needs beside the metrics
 SETTINGS = ["alpha_1", "alpha_2", "mode", "changed"]  # what `build` takes along where it is there
 TUNING = {"lora": "LoRA", "full": "all parameters"}  # what is tuned
-MAIN = {task.metric for task in TASKS.values()}
 
 _TEXT = {*KEY, *PAIR_KEY, "commit", "tuning", "alpha_1", "alpha_2", "mode"}
 _DECIMALS = {column: 6 for column in (*COLUMNS, *PAIR_COLUMNS) if column not in _TEXT} | {
@@ -97,7 +96,7 @@ def build(per_user: pd.DataFrame, preset: Preset, *, llm: bool = True) -> pd.Dat
             lines.append(line)
     table = _finished(lines, COLUMNS, preset, llm)
     table["tuning"] = [TUNING[preset.tuning.method] if llm and _has_llm(row) else "" for row in table["row"]]
-    table["candidates"] = np.where(table["metric"].isin(["RMSE", "MAE"]), np.nan, preset.prompts.candidates)
+    table["candidates"] = np.where(table["metric"].isin(ERRORS), np.nan, preset.prompts.candidates)
     return in_order(table)
 
 
@@ -402,8 +401,8 @@ def markdown(table: pd.DataFrame, caption: str) -> str:
 
 def _long(backbone: str, lines: pd.DataFrame) -> str:
     """One backbone's rows one below the other: the main metric with all about it, then the other metrics."""
-    lines = lines.assign(main=lines["metric"].isin(MAIN))
-    main, others = (lines[lines["main"] == which] for which in (True, False))
+    is_main = lines["metric"].isin([task.metric for task in TASKS.values()])
+    main, others = lines[is_main], lines[~is_main]
     first = [["row", f"{main['metric'].iloc[0]} [95% interval]", "gain over Base [95% interval]", "p", "mde",
               "top 5 changed", "alpha_1", "alpha_2", "paper"]]  # fmt: skip
     for line in main.itertuples():

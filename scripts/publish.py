@@ -10,6 +10,7 @@ import shutil
 import pandas as pd
 
 from llama4rec_core import looks, paths, tables
+from llama4rec_core.evaluation import ERRORS
 from llama4rec_core.files import read_json, write_text
 from llama4rec_core.paper import paper_value
 from llama4rec_core.run import Run
@@ -115,7 +116,7 @@ def _gain(by_row: pd.DataFrame) -> str:
 def _best(opinions: pd.DataFrame, metric: str) -> str:
     if opinions.empty:
         return ""
-    sign = -1 if metric in ("RMSE", "MAE") else 1
+    sign = -1 if metric in ERRORS else 1
     best = opinions.loc[(sign * opinions["value"]).idxmax()]
     return f"{best['row'].removeprefix(SECOND_OPINION)} {best['value']:.4f}"
 
