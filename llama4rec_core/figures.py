@@ -36,7 +36,7 @@ STYLE = sns.axes_style("whitegrid") | {
     "xtick.labelsize": 10, "ytick.labelsize": 10, "axes.edgecolor": ".7", "grid.color": ".9", "figure.titlesize": 13,
 }  # fmt: skip
 DIFFERENCE = ("diff", "diff_ci_low", "diff_ci_high")  # of a row and Base, in pairs
-BACKBONE_FEW = "backbone, lists of untuned"  # the backbone on the lists that the untuned LLM was asked about
+NO_JUDGES = ("random", "backbone, lists of untuned")  # whom notebook 06 shows beside those that it compares
 WHO = {"untuned": "the untuned LLM", "tuned": "the tuned LLM", "backbone": "the backbone"}
 GROUPS = {  # of `evaluation.history_group`
     "tail": ("tail users", "N(u) at or below the median"),
@@ -392,7 +392,7 @@ def within_list(results: pd.DataFrame, metric: str = "NDCG@5") -> Figure:
 
 def _who_is_best(results: pd.DataFrame, error: bool) -> str:
     value, chance = results["value"], results["value"].get("random", np.nan)
-    judges = results.drop(index=["random", BACKBONE_FEW], errors="ignore")
+    judges = results.drop(index=list(NO_JUDGES), errors="ignore")
     best, second, tie = _best(judges, larger_is_better=not error)
     first = WHO.get(best, best)
     if results["ci_low"].fillna(value)[best] <= chance:
