@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtr
 
+ERRORS = ("RMSE", "MAE")  # the metrics of which less is better
 DRAWS = 2_000  # bootstrap draws
 FLIPS = 10_000  # sign patterns of the permutation test
 DETECTABLE = 2.8  # standard errors: such a difference is found in four of five experiments, at the 5% level
@@ -29,8 +30,6 @@ def target_rank(items, target) -> np.ndarray:
     items, target = np.asarray(items), np.asarray(target)
     if items.ndim != 2 or target.shape != items.shape[:1]:
         raise ValueError(f"items must be [N, C] and target [N], got {items.shape} and {target.shape}")
-    if not items.size:
-        return np.zeros(len(target), dtype=np.int64)
     found = items == target[:, None]
     return np.where(found.any(axis=1), found.argmax(axis=1) + 1, 0)
 
@@ -53,14 +52,12 @@ def ndcg(rank, k: int) -> np.ndarray:
     return np.where((rank >= 1) & (rank <= k), 1 / np.log2(np.maximum(rank, 1) + 1), 0.0)
 
 
-def squared_error(predicted, actual) -> np.ndarray:
-    """(predicted - actual)^2 of each case [N], in squared rating points. Raises ValueError where shapes differ."""
-    return _error(predicted, actual) ** 2
-
-
-def absolute_error(predicted, actual) -> np.ndarray:
-    """|predicted - actual| of each case [N], in rating points. Raises ValueError where shapes differ."""
-    return np.abs(_error(predicted, actual))
+def rating_error(predicted, actual) -> np.ndarray:
+    """predicted - actual of each case [N], in rating points. Raises ValueError where shapes differ."""
+    predicted, actual = np.asarray(predicted, dtype=float), np.asarray(actual, dtype=float)
+    if predicted.shape != actual.shape:
+        raise ValueError(f"predicted and actual must have one shape, got {predicted.shape} and {actual.shape}")
+    return predicted - actual
 
 
 def random_order_ndcg(n_candidates: int, k: int) -> float:
@@ -87,10 +84,10 @@ def per_user(values, users) -> pd.Series:
     return pd.Series(values).groupby(pd.Index(users, name="user"), sort=True).mean()
 
 
-def ranking_metrics(rank, users, cutoffs=(3, 5)) -> pd.DataFrame:
+def ranking_metrics(rank, users) -> pd.DataFrame:
     """Per user HR@K and NDCG@K of the target ranks [N]: columns user, HR@3, NDCG@3, HR@5, NDCG@5."""
     columns = {}
-    for k in cutoffs:
+    for k in (3, 5):
         columns |= {f"HR@{k}": per_user(hit(rank, k), users), f"NDCG@{k}": per_user(ndcg(rank, k), users)}
     return pd.DataFrame(columns).reset_index()
 
@@ -100,8 +97,8 @@ def rating_metrics(predicted, actual, users) -> pd.DataFrame:
 
     MSE stays squared (rating points squared): the root comes after the mean over users, in `estimate`.
     """
-    errors = {"MSE": squared_error(predicted, actual), "MAE": absolute_error(predicted, actual)}
-    return pd.DataFrame({name: per_user(error, users) for name, error in errors.items()}).reset_index()
+    error = rating_error(predicted, actual)
+    return pd.DataFrame({"MSE": per_user(error**2, users), "MAE": per_user(np.abs(error), users)}).reset_index()
 
 
 # --- intervals -------------------------------------------------------------------------------------
@@ -117,38 +114,44 @@ class Estimate:
     users: int
 
 
-def resampled_means(values, draws: int = DRAWS, seed: int = 0) -> np.ndarray:
+def resampled_means(values, draws: int = DRAWS) -> np.ndarray:
     """Means of `values` [..., U] over `draws` resamples of the users with replacement: [..., draws].
 
-    The same seed and number of users give the same resamples, so the difference of two calls is a paired bootstrap.
+    The same number of users gives the same resamples, so the difference of two calls is a paired bootstrap.
     """
     values = np.asarray(values, dtype=float)
     n_users = values.shape[-1]
-    counts = _resample_counts(n_users, draws, seed)
+    counts = _resample_counts(n_users, draws)
     means = np.empty((*values.shape[:-1], draws))
     for start in range(0, draws, 250):
         means[..., start : start + 250] = values @ counts[start : start + 250].T.astype(float) / n_users
     return means
 
 
-def interval(resampled, level: float = 0.95) -> tuple[float, float]:
-    """The percentile interval of resampled statistics [draws]."""
-    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
+def interval(resampled) -> tuple[float, float]:
+    """The 95% percentile interval of resampled statistics [draws]."""
+    low, high = np.quantile(resampled, [(1 - 0.95) / 2, (1 + 0.95) / 2])
     return float(low), float(high)
 
 
-def estimate(values, root: bool = False, draws: int = DRAWS, seed: int = 0) -> Estimate:
+def by_seed(values: np.ndarray, root: bool) -> np.ndarray:
+    """The metric of each seed, from per-user values [S, U]: their mean, or with `root` its root. [S]."""
+    means = values.mean(axis=1)
+    return np.sqrt(means) if root else means
+
+
+def estimate(values, root: bool = False, draws: int = DRAWS) -> Estimate:
     """The mean over users (and seeds) of a per-user metric [U] or [S, U], with a 95% interval over users.
 
     With `root` the values are squared errors: each seed's root mean square is averaged over seeds, in every resample
     as in the value itself. Raises ValueError without users or where a value is not finite.
     """
     values = _seeds_by_users(values)
-    value = _root_mean(values, root).mean()
-    return Estimate(float(value), *interval(_resampled(values, root, draws, seed)), values.shape[1])
+    value = by_seed(values, root).mean()
+    return Estimate(float(value), *interval(_resampled(values, root, draws)), values.shape[1])
 
 
-def by_group(values, groups, root: bool = False, draws: int = DRAWS, seed: int = 0) -> pd.DataFrame:
+def by_group(values, groups, root: bool = False, draws: int = DRAWS) -> pd.DataFrame:
     """`estimate` of a metric [U] or [S, U] within each group of users: columns group, value, ci_low, ci_high, users.
 
     `groups` [U] names each user's group. Raises ValueError where it has another length.
@@ -156,10 +159,8 @@ def by_group(values, groups, root: bool = False, draws: int = DRAWS, seed: int =
     values, groups = _seeds_by_users(values), np.asarray(groups)
     if groups.shape != values.shape[1:]:
         raise ValueError(f"groups must name one group per user, got {groups.shape} for {values.shape[1]} users")
-    rows = [
-        {"group": group, **vars(estimate(values[:, groups == group], root, draws, seed))} for group in np.unique(groups)
-    ]
-    return pd.DataFrame(rows)
+    found = {group: vars(estimate(values[:, groups == group], root, draws)) for group in np.unique(groups)}
+    return pd.DataFrame([{"group": group} | each for group, each in found.items()])
 
 
 def history_group(n_interactions) -> np.ndarray:
@@ -168,7 +169,7 @@ def history_group(n_interactions) -> np.ndarray:
     Users at the median are tail, so where all histories are equally long all users are. str [U].
     """
     n = np.asarray(n_interactions)
-    return np.where(n > np.median(n), "long", "tail") if n.size else np.empty(0, dtype="<U4")
+    return np.where(n > np.median(n), "long", "tail")
 
 
 # --- tests -----------------------------------------------------------------------------------------
@@ -187,7 +188,7 @@ class Comparison:
     mde: float  # 2.8 bootstrap standard errors of the difference
 
 
-def compare(ours, theirs, root: bool = False, draws: int = DRAWS, seed: int = 0) -> Comparison:
+def compare(ours, theirs, root: bool = False, draws: int = DRAWS) -> Comparison:
     """`ours` minus `theirs`, per-user metrics [U] or [S, U] of the same users in the same order.
 
     The test over users takes each user's difference averaged over seeds (with `root`, of squared errors). `p_seeds`
@@ -197,18 +198,18 @@ def compare(ours, theirs, root: bool = False, draws: int = DRAWS, seed: int = 0)
     ours, theirs = _seeds_by_users(ours), _seeds_by_users(theirs)
     if ours.shape[1] != theirs.shape[1]:
         raise ValueError(f"a paired comparison needs the same users, got {ours.shape[1]} and {theirs.shape[1]}")
-    ours_by_seed, theirs_by_seed = _root_mean(ours, root), _root_mean(theirs, root)  # [S]
-    resampled = _resampled(ours, root, draws, seed) - _resampled(theirs, root, draws, seed)  # [draws]
+    ours_by_seed, theirs_by_seed = by_seed(ours, root), by_seed(theirs, root)  # [S]
+    resampled = _resampled(ours, root, draws) - _resampled(theirs, root, draws)  # [draws]
     return Comparison(
         float(ours_by_seed.mean() - theirs_by_seed.mean()),
         *interval(resampled),
         paired_t(ours_by_seed, theirs_by_seed) if len(ours) == len(theirs) else np.nan,
-        sign_flip_test(ours.mean(axis=0) - theirs.mean(axis=0), seed=seed),
+        sign_flip_test(ours.mean(axis=0) - theirs.mean(axis=0)),
         float(DETECTABLE * resampled.std()),
     )
 
 
-def sign_flip_test(differences, flips: int = FLIPS, seed: int = 0) -> float:
+def sign_flip_test(differences, flips: int = FLIPS) -> float:
     """Two-sided p-value of a paired sign-flip permutation test on per-user differences [U].
 
     Why not Wilcoxon: its ranks test another quantity than the mean that the table reports, and a difference in HR is
@@ -227,7 +228,7 @@ def sign_flip_test(differences, flips: int = FLIPS, seed: int = 0) -> float:
     if 2 ** min(len(d), 60) <= flips:
         patterns = np.arange(2 ** len(d))[:, None] >> np.arange(len(d)) & 1  # every pattern of signs, [2^n, n]
         return float(np.mean(np.abs((1 - 2 * patterns) @ d) >= threshold))
-    rng, extreme = np.random.default_rng(seed), 0
+    rng, extreme = np.random.default_rng(0), 0
     for start in range(0, flips, 500):
         signs = 1.0 - 2 * rng.integers(0, 2, (min(500, flips - start), len(d)), dtype=np.int8)
         extreme += int((np.abs(signs @ d) >= threshold).sum())
@@ -279,13 +280,6 @@ def _ranks(rank, k: int) -> np.ndarray:
     return rank
 
 
-def _error(predicted, actual) -> np.ndarray:
-    predicted, actual = np.asarray(predicted, dtype=float), np.asarray(actual, dtype=float)
-    if predicted.shape != actual.shape:
-        raise ValueError(f"predicted and actual must have one shape, got {predicted.shape} and {actual.shape}")
-    return predicted - actual
-
-
 def _seeds_by_users(values) -> np.ndarray:
     """[U] or [S, U] as [S, U] float64, or ValueError."""
     values = np.atleast_2d(np.asarray(values, dtype=float))
@@ -297,22 +291,16 @@ def _seeds_by_users(values) -> np.ndarray:
     return values
 
 
-def _root_mean(values, root: bool) -> np.ndarray:
-    """The metric of each seed, from per-user values [S, U]: their mean, or its root. [S]."""
-    means = values.mean(axis=1)
-    return np.sqrt(means) if root else means
-
-
-def _resampled(values, root: bool, draws: int, seed: int) -> np.ndarray:
+def _resampled(values, root: bool, draws: int) -> np.ndarray:
     """The metric averaged over seeds, in each resample of the users of [S, U]. [draws]."""
-    means = resampled_means(values, draws, seed)  # [S, draws]
+    means = resampled_means(values, draws)  # [S, draws]
     return (np.sqrt(means) if root else means).mean(axis=0)
 
 
 @lru_cache(maxsize=2)
-def _resample_counts(n_users: int, draws: int, seed: int) -> np.ndarray:
+def _resample_counts(n_users: int, draws: int) -> np.ndarray:
     """How often each user is drawn in each resample: int16 [draws, U]."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     counts = np.empty((draws, n_users), dtype=np.int16)
     for row in counts:
         row[:] = np.bincount(rng.integers(0, n_users, n_users), minlength=n_users)

@@ -27,7 +27,9 @@ from llama4rec_core.variants import VARIANTS, Variant
 class Lists:
     """n top-k cases: a backbone's lists, and the utilities that an LLM or a baseline gave to those it was asked about.
 
-    Nobody is asked about lists without their target: no order of theirs can change HR or NDCG.
+    Those are the lists that hold a target: no order of the others can change HR or NDCG. A list that was not asked
+    about counts as one without its target. The untuned LLM was asked about some users only, so of its cases `alone` is
+    right, which takes no other list, and `metric` and `per_user` are too low.
     """
 
     predictions: Predictions
@@ -83,11 +85,16 @@ class Lists:
         """NDCG@5 of each case, [n]."""
         return evaluation.ndcg(self.rank(alpha), 5)
 
+    def found(self) -> tuple[np.ndarray, np.ndarray]:
+        """Which of the lists that were asked about hold their case's target, bool [m], and in which column these do."""
+        found = self.predictions.items[self.asked] == self.targets[self.asked, None]  # [m, C]
+        held = found.any(axis=1)  # of two targets with one history, the list may hold one only
+        return held, found[held].argmax(axis=1)
+
     def log_likelihood(self, alpha: np.ndarray | float) -> np.ndarray:
         """Of the target, among the candidates: one number for each case whose list holds it."""
-        found = self.predictions.items[self.asked] == self.targets[self.asked, None]  # [m, C]
-        held = found.any(axis=1)
-        return aggregation.list_log_likelihood(self.utility(alpha)[held], found[held].argmax(axis=1))
+        held, column = self.found()
+        return aggregation.list_log_likelihood(self.utility(alpha)[held], column)
 
     def per_user(self, alpha: np.ndarray | float) -> pd.DataFrame:
         return evaluation.ranking_metrics(self.rank(alpha), self.users)
@@ -126,7 +133,7 @@ class Ratings:
 
     def metric(self, alpha: np.ndarray | float) -> np.ndarray:
         """The squared error of each case, [n]."""
-        return evaluation.squared_error(self.predicted(alpha), self.actual)
+        return evaluation.rating_error(self.predicted(alpha), self.actual) ** 2
 
     def log_likelihood(self, alpha: np.ndarray | float) -> np.ndarray:
         """Of each case's error, [n]."""
@@ -140,9 +147,9 @@ class Ratings:
         return self.users, self.metric(alpha)
 
 
-def top_changed(base: Lists, full: Lists, alpha: np.ndarray, k: int = 5) -> pd.Series:
-    """By user, 1.0 where the final top k of a list that was asked about differs from the unaugmented backbone's."""
-    changed = (full.order(alpha)[:, :k] != base.predictions.items[full.asked][:, :k]).any(axis=1)
+def top_changed(base: Lists, full: Lists, alpha: np.ndarray) -> pd.Series:
+    """By user, 1.0 where the final top 5 of a list that was asked about differs from the unaugmented backbone's."""
+    changed = (full.order(alpha)[:, :5] != base.predictions.items[full.asked][:, :5]).any(axis=1)
     return pd.Series(changed, index=full.users[full.asked], dtype=float).groupby(level=0).max()
 
 
@@ -188,11 +195,11 @@ def validated(task: Task, cases: Mapping[str, Lists | Ratings], choices: Mapping
     out = {}
     for name, each in cases.items():
         variant = VARIANTS[name]
-        if not variant.blended:
-            out[name] = {"validation": over_users(task, each.users, each.metric(weights_of(variant, None, n_train)))}
-            continue
-        chosen, values = choices[name], cross_fitted(variant, each, n_train)
-        out[name] = {key: getattr(chosen, key) for key in ("alpha_1", "alpha_2", "gain")}
+        if variant.blended:
+            out[name] = {key: getattr(choices[name], key) for key in ("alpha_1", "alpha_2", "gain")}
+            values = cross_fitted(variant, each, n_train)
+        else:
+            out[name], values = {}, each.metric(weights_of(variant, None, n_train))
         out[name]["validation"] = over_users(task, each.users, values)
     return out
 
@@ -210,9 +217,8 @@ def fit_stack(cases: Sequence[Lists] | Sequence[Ratings]) -> np.ndarray:
         raise ValueError("a stack is fitted on validation alone: hand in cases of the part 'valid'")
     if isinstance(first, Ratings):
         return aggregation.stack_ratings(_judged(cases), first.actual)
-    found = first.predictions.items[first.asked] == first.targets[first.asked, None]
-    held = found.any(axis=1)
-    return aggregation.stack_lists(_judged(cases)[held], found[held].argmax(axis=1))
+    held, column = first.found()
+    return aggregation.stack_lists(_judged(cases)[held], column)
 
 
 def stacked(cases: Sequence[Lists] | Sequence[Ratings], weights: np.ndarray) -> Lists | Ratings:
@@ -220,6 +226,17 @@ def stacked(cases: Sequence[Lists] | Sequence[Ratings], weights: np.ndarray) -> 
     if isinstance(cases[0], Ratings):
         return replace(cases[0], opinion=weights[0] + _judged(cases) @ weights[1:])
     return replace(cases[0], opinion=_judged(cases) @ weights, utilities="standardised")
+
+
+def validated_stack(task: Task, cases: Sequence[Lists] | Sequence[Ratings]) -> dict:
+    """What validation says of a stack: metric, by weights that were fitted on other users. cases: of part "valid"."""
+    users = cases[0].users
+    values = aggregation.cross_fitted(
+        lambda mask: fit_stack([each.only(mask) for each in cases]),
+        lambda weights: stacked(cases, weights).metric(1.0),
+        users,
+    )
+    return {"validation": over_users(task, users, values)}
 
 
 def _judged(cases: Sequence[Lists] | Sequence[Ratings]) -> np.ndarray:
@@ -271,12 +288,11 @@ def over_users(task: Task, users: np.ndarray, values: np.ndarray) -> float:
 
 def alone(task: Task, name: str, users: np.ndarray, values: np.ndarray, draws: int) -> dict:
     """One judge alone (an LLM, the backbone): name, value, ci_low, ci_high, lists. values [n]: its cases' metrics."""
-    if not len(users):
-        return {"name": name, "value": np.nan, "ci_low": np.nan, "ci_high": np.nan, "lists": 0}
-    found = evaluation.estimate(evaluation.per_user(values, users).to_numpy(), root=task.root, draws=draws)
-    return {
-        "name": name, "value": found.value, "ci_low": found.ci_low, "ci_high": found.ci_high, "lists": len(users),
-    }  # fmt: skip
+    row = {"name": name, "value": np.nan, "ci_low": np.nan, "ci_high": np.nan, "lists": len(users)}
+    if len(users):
+        found = evaluation.estimate(evaluation.per_user(values, users).to_numpy(), root=task.root, draws=draws)
+        row |= {"value": found.value, "ci_low": found.ci_low, "ci_high": found.ci_high}
+    return row
 
 
 def random_order(candidates: int) -> dict:

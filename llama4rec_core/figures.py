@@ -1,8 +1,8 @@
 """Figures of the data, the runs and the tables: each function takes a DataFrame and returns a matplotlib Figure.
 
-The title says what the figure shows; it is made from the data unless the caller gives another. A row has the same
-colour in every figure, from seaborn's colour-blind-safe palette. Whiskers are 95% intervals, and two values are called
-a tie where their intervals overlap. `save` writes a PNG of at most 200 kB, `shown` displays it with alternative text.
+The title says what the figure shows and is made from the data. A row has the same colour in every figure, from
+seaborn's colour-blind-safe palette. Whiskers are 95% intervals, and two values are called a tie where their intervals
+overlap. `save` writes a PNG of at most 200 kB, `shown` displays it with alternative text.
 """
 
 import re
@@ -17,6 +17,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from llama4rec_core.evaluation import ERRORS
 from llama4rec_core.files import whole
 from llama4rec_core.paper import paper_value
 from llama4rec_core.tables import in_order
@@ -34,7 +35,8 @@ STYLE = sns.axes_style("whitegrid") | {
     "font.size": 11, "axes.titlesize": 12, "axes.labelsize": 11, "legend.fontsize": 10, "legend.frameon": False,
     "xtick.labelsize": 10, "ytick.labelsize": 10, "axes.edgecolor": ".7", "grid.color": ".9", "figure.titlesize": 13,
 }  # fmt: skip
-ERRORS = ("RMSE", "MAE")
+DIFFERENCE = ("diff", "diff_ci_low", "diff_ci_high")  # of a row and Base, in pairs
+NO_JUDGES = ("random", "backbone, lists of untuned")  # whom notebook 06 shows beside those that it compares
 WHO = {"untuned": "the untuned LLM", "tuned": "the tuned LLM", "backbone": "the backbone"}
 GROUPS = {  # of `evaluation.history_group`
     "tail": ("tail users", "N(u) at or below the median"),
@@ -43,21 +45,21 @@ GROUPS = {  # of `evaluation.history_group`
 MAX_BYTES = 200_000
 
 
-def save(fig: Figure, path, dpi: int = 120) -> None:
+def save(fig: Figure, path) -> None:
     """Write `fig` as PNG, whole or not at all. Raises ValueError where it is too large, as `shown` does."""
-    content = _png(fig, dpi)
+    content = _png(fig)
     with whole(Path(path)) as aside:
         aside.write_bytes(content)
 
 
-def shown(fig: Figure, alt: str | None = None, dpi: int = 120):
-    """`fig` as an object that a notebook displays as PNG with alternative text: by default, `alternative_text`.
+def shown(fig: Figure):
+    """`fig` as an object that a notebook displays as PNG with `alternative_text`.
 
-    A picture over 200 kB gets fewer dots per inch than `dpi`, down to 60. Raises ValueError where that is not enough.
+    A picture over 200 kB gets fewer dots per inch than 120, down to 60. Raises ValueError where that is not enough.
     """
     from IPython.display import Image
 
-    return Image(data=_png(fig, dpi), format="png", alt=alternative_text(fig) if alt is None else alt)
+    return Image(data=_png(fig), format="png", alt=alternative_text(fig))
 
 
 def alternative_text(fig: Figure) -> str:
@@ -70,20 +72,19 @@ def alternative_text(fig: Figure) -> str:
     return re.sub(r"\s+", " ", re.sub(r"[$\\]", "", text)) + "."
 
 
-def _png(fig: Figure, dpi: int) -> bytes:
-    while dpi >= 60:
+def _png(fig: Figure) -> bytes:
+    for dpi in (120, 96, 76, 60):
         buffer = BytesIO()
         fig.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
         if buffer.tell() <= MAX_BYTES:
             return buffer.getvalue()
-        dpi = int(dpi * 0.8)
     raise ValueError(f"the figure {fig.get_suptitle()!r} is larger than {MAX_BYTES:,} bytes even at 60 dots per inch")
 
 
 # --- the data --------------------------------------------------------------------------------------
 
 
-def long_tail(interactions: pd.DataFrame, title: str | None = None) -> Figure:
+def long_tail(interactions: pd.DataFrame) -> Figure:
     """Interactions of each user and each item, ranked, on log-log axes. `interactions` has columns user, item."""
     _need(interactions, "user", "item")
     fig, axes = _panels(2)
@@ -100,21 +101,20 @@ def long_tail(interactions: pd.DataFrame, title: str | None = None) -> Figure:
         _plain_log(ax.yaxis)
         ax.set_title(f"{len(counts):,} {column}s, median {np.median(counts):g} interactions")
         ax.set_ylabel("interactions (count)" if column == "user" else "")
-    finding = f"The busiest 20% of users hold {shares['user']:.0%} of the interactions"
-    return _finish(fig, title or finding)
+    return _finish(fig, f"The busiest 20% of users hold {shares['user']:.0%} of the interactions")
 
 
 # --- rows of the tables ----------------------------------------------------------------------------
 
 
-def row_bars(table: pd.DataFrame, metric: str, title: str | None = None) -> Figure:
+def row_bars(table: pd.DataFrame, metric: str) -> Figure:
     """One panel per backbone: each row's `metric` with its interval, and the paper's value as a diamond beside it.
 
     `table` has the columns of a result table; its lines must be of one preset, LLM, data set and protocol. The title
     counts the backbones for which Llama4Rec's paired difference from Base is clear of 0. Raises ValueError where the
     metric is missing and where a row has two lines.
     """
-    _need(table, "backbone", "row", "metric", "value", "ci_low", "ci_high", "paper_value")
+    _need(table, "backbone", "row", "metric", "value", "ci_low", "ci_high", "paper_value", *DIFFERENCE)
     lines = in_order(table[table["metric"] == metric])
     if lines.empty:
         raise ValueError(f"the table has no metric {metric!r}; it has {', '.join(sorted(table['metric'].unique()))}")
@@ -132,10 +132,10 @@ def row_bars(table: pd.DataFrame, metric: str, title: str | None = None) -> Figu
     note = "ours: 95% intervals over users"
     if lines["paper_value"].notna().any():
         note += ";  diamonds: the paper"
-    return _finish(fig, title or _gains(lines, metric), note)
+    return _finish(fig, _verdict(lines, metric), note)
 
 
-def forest(table: pd.DataFrame, title: str | None = None) -> Figure:
+def forest(table: pd.DataFrame) -> Figure:
     """The relative gain over Base, one line per backbone and row: ours with its interval, the paper's as a diamond.
 
     `table` has the columns of a result table, of one metric for each backbone, and of one preset, LLM, data set and
@@ -143,7 +143,7 @@ def forest(table: pd.DataFrame, title: str | None = None) -> Figure:
     better: for errors (RMSE) the sign is turned. Raises ValueError where no row was compared and where a backbone and
     row have two lines.
     """
-    _need(table, "dataset", "backbone", "row", "metric", "value", "diff", "diff_ci_low", "diff_ci_high", "gain")
+    _need(table, "dataset", "backbone", "row", "metric", "value", "gain", *DIFFERENCE)
     lines = in_order(table[table["gain"].notna()])
     if lines.empty:
         raise ValueError("there is nothing to draw: no row was compared with Base")
@@ -171,7 +171,7 @@ def forest(table: pd.DataFrame, title: str | None = None) -> Figure:
     note = "ours: 95% intervals over users, in pairs"
     if paper.notna().any():
         note += ";  diamonds: the paper, leave-one-out"
-    return _finish(fig, title or _verdict(lines, " and ".join(lines["metric"].unique())), note)
+    return _finish(fig, _verdict(lines, " and ".join(lines["metric"].unique())), note)
 
 
 def _paper_gain(line: pd.Series) -> float:
@@ -179,19 +179,9 @@ def _paper_gain(line: pd.Series) -> float:
     return ours / base - 1
 
 
-def _gains(lines: pd.DataFrame, metric: str) -> str:
-    """What the paired differences of Llama4Rec say; without them, which backbone and row have the best value."""
-    if "diff" in lines and lines.loc[lines["row"] == "Llama4Rec", "diff"].notna().any():
-        return _verdict(lines, metric)
-    best = lines.loc[((-1 if _is_error(metric) else 1) * lines["value"]).idxmax()]
-    return f"Best {metric}: {best['backbone']}, {best['row']} ({best['value']:.3f})"
-
-
 def _verdict(lines: pd.DataFrame, metrics: str) -> str:
     """For which backbones Llama4Rec's paired difference from Base is clear of 0."""
-    ours = lines[(lines["row"] == "Llama4Rec") & lines["diff"].notna()]
-    if ours.empty:
-        return f"Gains over Base, {metrics}"
+    ours = lines[lines["row"] == "Llama4Rec"]
     sign = np.where(ours["metric"].map(_is_error), -1, 1)
     ends = sign[:, None] * ours[["diff_ci_low", "diff_ci_high"]].to_numpy(dtype=float)
     better, worse = ends.min(axis=1) > 0, ends.max(axis=1) < 0
@@ -204,13 +194,13 @@ def _verdict(lines: pd.DataFrame, metrics: str) -> str:
     return f"Llama4Rec against Base, {metrics}: {', '.join(found)}{of}"
 
 
-def by_history_length(results: pd.DataFrame, metric: str, title: str | None = None) -> Figure:
+def by_history_length(results: pd.DataFrame, metric: str) -> Figure:
     """A metric for tail users and for users with long histories, side by side.
 
-    `results` has columns group (tail, long: `evaluation.history_group`), row, value, ci_low, ci_high, and maybe
-    users, the number of users of the group.
+    `results` has columns group (tail, long: `evaluation.history_group`), row, value, ci_low, ci_high, and users, the
+    number of users of the group.
     """
-    _need(results, "group", "row", "value", "ci_low", "ci_high")
+    _need(results, "group", "row", "value", "ci_low", "ci_high", "users")
     names = list(dict.fromkeys(results["row"]))
     groups = [name for name in GROUPS if name in set(results["group"])]
     fig, axes = _panels(len(groups), share_y=True)
@@ -219,19 +209,19 @@ def by_history_length(results: pd.DataFrame, metric: str, title: str | None = No
         words, side = GROUPS[group]
         rows = results[results["group"] == group].set_index("row").reindex(names)
         _bars(ax, names, rows, metric)
-        ax.set_title((f"{rows['users'].max():,.0f} " if "users" in rows else "") + f"{words}\n{side}")
+        ax.set_title(f"{rows['users'].max():,.0f} {words}\n{side}")
         best, _, tie = _best(rows, larger_is_better=not _is_error(metric))
         leaders.setdefault("no row" if tie else best, []).append(words)
     axes[0].set_ylabel(_metric_label(metric))
     note = "95% intervals over users;  a row leads where its interval is clear of the second's"
     finding = "; ".join(f"{leader} leads among {' and '.join(users)}" for leader, users in leaders.items())
-    return _finish(fig, title or f"{metric}: {finding}", note)
+    return _finish(fig, f"{metric}: {finding}", note)
 
 
 # --- the weights -----------------------------------------------------------------------------------
 
 
-def alpha_heatmap(grid: pd.DataFrame, chosen: tuple[float, float], title: str | None = None) -> Figure:
+def alpha_heatmap(grid: pd.DataFrame, chosen: tuple[float, float]) -> Figure:
     """What validation gains over the backbone alone, in nats (columns alpha_1, alpha_2, value); the chosen pair framed.
 
     The best pair of the grid gets a thinner, dashed frame where the chosen one is not as good; among equals it is the
@@ -264,14 +254,14 @@ def alpha_heatmap(grid: pd.DataFrame, chosen: tuple[float, float], title: str | 
     ax.set(xlabel=r"$\alpha_1$: weight of the LLM at most (0: backbone alone)", ylabel=r"$\alpha_2$: cut-off")
     ax.tick_params(axis="y", rotation=0)
     weight = f"a weight of {chosen[0]:g} at most" if chosen[0] else "no weight"
-    return _finish(fig, title or f"Validation gives the LLM {weight} ({values[chosen]:+.1f} nats)", note)
+    return _finish(fig, f"Validation gives the LLM {weight} ({values[chosen]:+.1f} nats)", note)
 
 
 def _pair(alphas: tuple[float, float]) -> str:
     return f"alpha_1 = {alphas[0]:g}, alpha_2 = {alphas[1]:g}"
 
 
-def weight_curve(users: pd.DataFrame, title: str | None = None) -> Figure:
+def weight_curve(users: pd.DataFrame) -> Figure:
     """alpha_u (eq. 7) against N(u), with the number of users below. Each row of `users` is a user: columns
     n_interactions, alpha."""
     _need(users, "n_interactions", "alpha")
@@ -294,20 +284,20 @@ def weight_curve(users: pd.DataFrame, title: str | None = None) -> Figure:
         ax.axvline(median, color=ORANGE, linestyle="--", linewidth=1.6)
     top.text(median, 0.04, f"  median N(u) = {median:g}", color="0.25", transform=top.get_xaxis_transform())
     most, least = users["alpha"].max(), users["alpha"].min()
-    finding = f"The LLM weighs {most:.2g} for the shortest histories, {least:.2g} for the longest"
-    return _finish(fig, title or (finding if most > least else f"The LLM weighs {most:.2g} for every user"))
+    whom = f"the shortest histories, {least:.2g} for the longest" if most > least else "every user"
+    return _finish(fig, f"The LLM weighs {most:.2g} for {whom}")
 
 
 # --- training --------------------------------------------------------------------------------------
 
 
-def training_curve(log: pd.DataFrame, title: str | None = None) -> Figure:
+def training_curve(log: pd.DataFrame) -> Figure:
     """Loss and validation metric by epoch, the kept epoch marked.
 
     `log` is a backbone's: columns epoch, loss, the metric under its own name (NaN where nothing was validated, an error
-    is better low), and maybe seconds since the start.
+    is better low), seconds since the start.
     """
-    _need(log, "epoch", "loss")
+    _need(log, "epoch", "loss", "seconds")
     metric = _metric_of(log)
     fig, (left, right) = _panels(2)
     left.plot(log["epoch"], log["loss"], color=GREY, marker="o", markersize=4, linewidth=2)
@@ -323,12 +313,10 @@ def training_curve(log: pd.DataFrame, title: str | None = None) -> Figure:
         finding = f"Validation is best at epoch {best['epoch']:g} of {last:g}: {metric.upper()} {best[metric]:.3f}"
     for ax in (left, right):
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    if "seconds" in log:
-        note += f";  {log['seconds'].max():.0f} s of training"
-    return _finish(fig, title or finding, note)
+    return _finish(fig, finding, f"{note};  {log['seconds'].max():.0f} s of training")
 
 
-def tuning_curve(curve: pd.DataFrame, title: str | None = None, steps: int = 10) -> Figure:
+def tuning_curve(curve: pd.DataFrame, steps: int = 10) -> Figure:
     """Loss by optimiser step, and its mean over the last `steps`. `curve` is tuning's: columns step, loss."""
     _need(curve, "step", "loss")
     fig, (ax,) = _panels(1, width=7.2)
@@ -338,7 +326,7 @@ def tuning_curve(curve: pd.DataFrame, title: str | None = None, steps: int = 10)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     first, last = curve["loss"].head(steps).mean(), curve["loss"].tail(steps).mean()
     finding = f"{len(curve):,} steps of tuning take the loss from {first:.2f} to {last:.2f}"
-    return _finish(fig, title or finding, f"dots: a step's own examples;  line: mean of the last {steps} steps")
+    return _finish(fig, finding, f"dots: a step's own examples;  line: mean of the last {steps} steps")
 
 
 def _metric_of(log: pd.DataFrame) -> str:
@@ -353,7 +341,7 @@ def _kept(log: pd.DataFrame, metric: str) -> pd.Series:
     return log.loc[log[metric].idxmin() if _is_error(metric) else log[metric].idxmax()]
 
 
-def all_curves(logs: dict[str, list[pd.DataFrame]], title: str | None = None) -> Figure:
+def all_curves(logs: dict[str, list[pd.DataFrame]]) -> Figure:
     """One panel for each backbone: its validation metric by epoch, a line for each seed, the kept epochs marked.
 
     `logs` holds each seed's log by backbone: columns epoch, loss, the metric under its own name. A line ends where
@@ -373,20 +361,21 @@ def all_curves(logs: dict[str, list[pd.DataFrame]], title: str | None = None) ->
         ax.set(xlabel="epoch", ylabel=metric.upper())
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     epochs = " to ".join(f"{epoch:g}" for epoch in sorted({min(kept), max(kept)}))
-    finding = f"Validation is best after {epochs} epochs"
-    return _finish(fig, title or finding, "one line a seed;  diamonds: the epochs whose weights are kept")
+    note = "one line a seed;  diamonds: the epochs whose weights are kept"
+    return _finish(fig, f"Validation is best after {epochs} epochs", note)
 
 
 # --- the LLM's order -------------------------------------------------------------------------------
 
 
-def within_list(results: pd.DataFrame, metric: str = "NDCG@5", title: str | None = None) -> Figure:
+def within_list(results: pd.DataFrame, metric: str = "NDCG@5") -> Figure:
     """Each judge alone: NDCG of lists that hold their target, or the RMSE of predicted ratings.
 
-    `results` has columns name, value, ci_low, ci_high (NaN for a value known exactly) and maybe lists, the number of
-    lists or ratings. The row named "random" is drawn as a line, too.
+    `results` has columns name, value, ci_low, ci_high (NaN for a value known exactly) and lists, the number of lists or
+    ratings. The row named "random" is drawn as a line, too. The title compares the judges, so it leaves out that row
+    and the backbone on the lists of the untuned LLM, which are other lists.
     """
-    _need(results, "name", "value", "ci_low", "ci_high")
+    _need(results, "name", "value", "ci_low", "ci_high", "lists")
     results = results.set_index("name")
     fig, (ax,) = _panels(1, width=7.2)
     _bars(ax, list(results.index), results, metric, labels=True)
@@ -395,17 +384,16 @@ def within_list(results: pd.DataFrame, metric: str = "NDCG@5", title: str | None
     error = _is_error(metric)
     what, label = ("ratings", _metric_label(metric)) if error else ("lists", f"{metric} within the list (0 to 1)")
     ax.set(ylabel=label, xlabel="who predicts the rating" if error else "who orders the candidates")
-    note = "95% intervals over users"
-    if "lists" in results:
-        few, many = results["lists"].min(), results["lists"].max()
-        counted = (f"{few:,.0f} to " if few < many else "") + f"{many:,.0f} {what}"
-        note = counted + ("" if error else " that hold their target") + ";  " + note
-    return _finish(fig, title or _who_is_best(results, error), note)
+    few, many = results["lists"].min(), results["lists"].max()
+    counted = (f"{few:,.0f} to " if few < many else "") + f"{many:,.0f} {what}"
+    note = f"{counted}{'' if error else ' that hold their target'};  95% intervals over users"
+    return _finish(fig, _who_is_best(results, error), note)
 
 
 def _who_is_best(results: pd.DataFrame, error: bool) -> str:
     value, chance = results["value"], results["value"].get("random", np.nan)
-    best, second, tie = _best(results.drop(index="random", errors="ignore"), larger_is_better=not error)
+    judges = results.drop(index=list(NO_JUDGES), errors="ignore")
+    best, second, tie = _best(judges, larger_is_better=not error)
     first = WHO.get(best, best)
     if results["ci_low"].fillna(value)[best] <= chance:
         return f"No order is clearly better than random ({chance:.3f}); the highest is {first} ({value[best]:.3f})"
@@ -415,29 +403,6 @@ def _who_is_best(results: pd.DataFrame, error: bool) -> str:
         return finding
     other = f"{WHO.get(second, second)} ({value[second]:.3f})"
     return f"{finding}; {other} is a tie" if tie else f"{finding}, ahead of {other}"
-
-
-def by_minute(curve: pd.DataFrame, random: float, k: int = 5, title: str | None = None) -> Figure:
-    """NDCG@k within the list by minutes of tuning, a line for each way of ranking; 0 minutes is the untuned LLM.
-
-    `curve` has columns mode, minutes, value, ci_low, ci_high; random order's value is drawn as a line.
-    """
-    _need(curve, "mode", "minutes", "value", "ci_low", "ci_high")
-    fig, (ax,) = _panels(1)
-    names = list(dict.fromkeys(curve["mode"]))
-    step = 0.01 * max(curve["minutes"].max(), 1e-9)
-    for n, (name, colour) in enumerate(zip(names, PALETTE, strict=False)):
-        rows = curve[curve["mode"] == name].sort_values("minutes")
-        reach = [rows["value"] - rows["ci_low"], rows["ci_high"] - rows["value"]]
-        at = rows["minutes"] + step * (n - len(names) / 2)  # side by side, so that whiskers can be told apart
-        ax.errorbar(at, rows["value"], yerr=reach, color=colour, marker="o", linewidth=2, capsize=3, label=name)
-    ax.axhline(random, color="0.25", linestyle="--", linewidth=1.5, label="random order")
-    ax.set(xlabel="minutes of tuning", ylabel=f"NDCG@{k} within the list (0 to 1)")
-    ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))  # beside the whiskers, not on them
-    best = curve.loc[curve["value"].idxmax()]
-    finding = f"Best after {best['minutes']:.0f} minutes of tuning: {best['mode']}, NDCG@{k} {best['value']:.3f}"
-    note = "lists that hold their target, none of them tuned on;  95% intervals over users"
-    return _finish(fig, title or finding, note)
 
 
 # --- shared parts ----------------------------------------------------------------------------------

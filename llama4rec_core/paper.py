@@ -7,6 +7,8 @@ from importlib import resources
 import numpy as np
 import pandas as pd
 
+from llama4rec_core.evaluation import ERRORS
+
 NAMES = ["table", "preset", "llm", "dataset", "protocol", "backbone", "row"]  # what names a row of metrics
 
 
@@ -31,7 +33,7 @@ def paper_value(dataset: str, backbone: str, row: str, metric: str, protocol: st
     """
     if protocol != "leave-one-out":
         return np.nan
-    alone = row == "IFT" and metric in ("RMSE", "MAE")
+    alone = row == "IFT" and metric in ERRORS
     return _cells().get((dataset.lower(), "" if alone else backbone, row, metric), np.nan)
 
 

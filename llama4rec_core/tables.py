@@ -6,18 +6,19 @@ files, `publish` merges a run's files into the committed ones. Cells have fixed 
 same results always give the same bytes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from llama4rec_core import paths
-from llama4rec_core.evaluation import compare, estimate, holm
+from llama4rec_core.evaluation import ERRORS, by_seed, compare, estimate, holm
 from llama4rec_core.files import write_text
 from llama4rec_core.paper import paper_value
 from llama4rec_core.presets import Preset
 from llama4rec_core.tasks import TASKS, Task
+from llama4rec_core.variants import NEEDED, SECOND_OPINION, STACKS, VARIANTS
 
 KEY = ["preset", "llm", "dataset", "protocol", "backbone", "row", "metric"]  # what tells a line from all others
 COLUMNS = (
@@ -34,18 +35,12 @@ PLACE = ["dataset", "protocol", "backbone"]
 OF_RUN = KEY[:5]  # preset, llm, dataset, protocol, backbone
 PER_USER = [*PLACE, "row", "seed", "user", "cases"]  # what a per-user frame needs beside the metrics
 SETTINGS = ["alpha_1", "alpha_2", "mode", "changed"]  # what `build` takes along where it is there
-SECOND_OPINION = "Base + "  # how the names of rows begin that blend the backbone with a model that is no LLM
 TUNING = {"lora": "LoRA", "full": "all parameters"}  # what is tuned
-MAIN = {task.metric for task in TASKS.values()}
 
 _TEXT = {*KEY, *PAIR_KEY, "commit", "tuning", "alpha_1", "alpha_2", "mode"}
 _DECIMALS = {column: 6 for column in (*COLUMNS, *PAIR_COLUMNS) if column not in _TEXT} | {
     "seeds": 0, "users": 0, "cases": 0, "candidates": 0, "hits": 1, "gain": 4, "users_changed": 4, "paper_value": 4,
 }  # fmt: skip
-_ROWS = (
-    "Base", "IFT", "Llama4Rec", "w/o DA", "w/o PA", "w/o AA", "random DA", "Base + popularity", "Base + item-kNN",
-    "Base + recent item-kNN", "Base + EASE", "Base + biases", "stack", "stack + LLM",
-)  # fmt: skip
 _ORDER = {  # of lines and of Markdown columns; a name that is not here follows, by alphabet
     "preset": ("smoke", "quick", "laptop", "paper"),
     "dataset": ("ml-100k", "ml-1m", "bookcrossing"),
@@ -53,8 +48,8 @@ _ORDER = {  # of lines and of Markdown columns; a name that is not here follows,
                       for ties in ("", ", ties reversed", ", ties at random")),
     "backbone": ("MF", "LightGCN", "MixGCF", "SGL", "SASRec", "BERT4Rec", "CL4SRec",
                  "DeepFM", "NFM", "DCN", "AFM", "xDeepFM", "AutoInt"),
-    "row": _ROWS,
-    "compared_with": _ROWS,
+    "row": (*VARIANTS, *STACKS),
+    "compared_with": (*VARIANTS, *STACKS),
     "metric": ("HR@3", "NDCG@3", "HR@5", "NDCG@5", "RMSE", "MAE"),
 }  # fmt: skip
 
@@ -62,7 +57,7 @@ _ORDER = {  # of lines and of Markdown columns; a name that is not here follows,
 # --- lines -----------------------------------------------------------------------------------------
 
 
-def build(per_user: pd.DataFrame, preset: Preset, *, llm: bool = True, seed: int = 0) -> pd.DataFrame:
+def build(per_user: pd.DataFrame, preset: Preset, *, llm: bool = True) -> pd.DataFrame:
     """The lines (columns `COLUMNS`) of one table.
 
     `per_user` has one line for each dataset, protocol, backbone, row, seed and user: the columns `PER_USER`, of which
@@ -77,117 +72,107 @@ def build(per_user: pd.DataFrame, preset: Preset, *, llm: bool = True, seed: int
     over all lines returned here, so call this once per table. Raises ValueError where columns are missing, where rows
     or seeds of a backbone differ in users or in cases, where a metric is missing, and where there is no Base.
     """
-    lines = [line for place, frame in _places(per_user) for line in _lines(place, frame, preset.evaluation.draws, seed)]
-    table = pd.DataFrame(lines, columns=COLUMNS).assign(**_about(preset, llm))
+    lines, draws = [], preset.evaluation.draws
+    for place, parts, metric, values in _measured(per_user):
+        if "Base" not in values:
+            raise ValueError(f"{_named(place)} has no row Base, with which every other row is compared")
+        for name, ours in values.items():
+            overall = estimate(ours, metric == "RMSE", draws)
+            line = place | _settings(parts[name]) | {
+                "row": name,
+                "metric": metric,
+                "value": overall.value,
+                "std": by_seed(ours, metric == "RMSE").std(ddof=1) if len(ours) > 1 else np.nan,
+                "seeds": len(ours),
+                "hits": (ours > 0).sum() / len(ours) if metric.startswith(("HR@", "NDCG@")) else np.nan,
+                "ci_low": overall.ci_low,
+                "ci_high": overall.ci_high,
+                "paper_value": paper_value(place["dataset"], place["backbone"], name, metric, place["protocol"]),
+            }  # fmt: skip
+            if name != "Base":
+                line |= _against(ours, values["Base"], metric, draws) | {"compared_with": "Base"}
+                if set(parts[name]["seed"]) != set(parts["Base"]["seed"]):
+                    line["p_seeds"] = np.nan
+            lines.append(line)
+    table = _finished(lines, COLUMNS, preset, llm)
     table["tuning"] = [TUNING[preset.tuning.method] if llm and _has_llm(row) else "" for row in table["row"]]
-    table["candidates"] = np.where(table["metric"].isin(["RMSE", "MAE"]), np.nan, preset.prompts.candidates)
-    table["p_users"] = holm(table["p_users"].astype(float))
+    table["candidates"] = np.where(table["metric"].isin(ERRORS), np.nan, preset.prompts.candidates)
     return in_order(table)
 
 
-def compare_rows(
-    per_user: pd.DataFrame, pairs: Sequence[tuple[str, str]], preset: Preset, *, seed: int = 0
-) -> pd.DataFrame:
+def compare_rows(per_user: pd.DataFrame, pairs: Sequence[tuple[str, str]], preset: Preset) -> pd.DataFrame:
     """Paired differences between rows: columns `PAIR_COLUMNS`, one line for each place, pair and metric.
 
     `per_user` is that of `build`; it may hold several tasks. A pair (row, compared with) is left out where a backbone
     lacks one of the two. `gain` is the difference divided by the second row's value. `p_users` is Holm-corrected over
     all lines returned. Raises ValueError as `build` does, and for a pair that no backbone has.
     """
-    lines, made = [], set()
-    for place, frame in _places(per_user):
-        for column, values in _measured(place, frame).items():
-            for pair in pairs:
-                if values.keys() >= set(pair):
-                    made.add(pair)
-                    ours, theirs = (values[name] for name in pair)
-                    found = _against(ours, theirs, column == "MSE", preset.evaluation.draws, seed)
-                    lines.append(_counts(place, frame, len(ours)) | found | {
-                        "row": pair[0], "compared_with": pair[1], "metric": "RMSE" if column == "MSE" else column,
-                    })  # fmt: skip
-    for pair in pairs:
-        if pair not in made:
-            raise ValueError(f"no backbone has both rows of the pair {pair[0]!r}, {pair[1]!r}")
-    table = pd.DataFrame(lines, columns=PAIR_COLUMNS).assign(**_about(preset, llm=True))
-    table["p_users"] = holm(table["p_users"].astype(float))
-    return in_order(table, PAIR_KEY)
+    lines = []
+    for place, _, metric, values in _measured(per_user):
+        for row, other in pairs:
+            if row in values and other in values:
+                found = _against(values[row], values[other], metric, preset.evaluation.draws)
+                about = {"row": row, "compared_with": other, "metric": metric, "seeds": len(values[row])}
+                lines.append(place | about | found)
+    made = {(line["row"], line["compared_with"]) for line in lines}
+    for row, other in pairs:
+        if (row, other) not in made:
+            raise ValueError(f"no backbone has both rows of the pair {row!r}, {other!r}")
+    return in_order(_finished(lines, PAIR_COLUMNS, preset, llm=True), PAIR_KEY)
 
 
 def pairs_of(rows: Sequence[str]) -> list[tuple[str, str]]:
     """Llama4Rec with each of its ablations, controls and second opinions among `rows`; the stack with and without the
     LLM."""
-    others = [row for row in dict.fromkeys(rows) if row not in ("Base", "IFT", "Llama4Rec")]
+    others = [row for row in dict.fromkeys(rows) if row not in NEEDED]
     found = [("Llama4Rec", other) for other in others]
     return found + [("stack + LLM", "stack")] * ("stack + LLM" in others)
 
 
-def _places(per_user: pd.DataFrame):
+def _measured(per_user: pd.DataFrame) -> Iterator[tuple[dict, dict[str, pd.DataFrame], str, dict[str, np.ndarray]]]:
+    """For each dataset, protocol and backbone, and each metric: what a line says of the place (`PLACE`, users, cases),
+    the rows' frames, the metric's name, and the rows' values [S, U], seeds and users in order."""
     for column in PER_USER:
         if column not in per_user.columns:
             raise ValueError(f"the per-user frame lacks the column {column!r}; it needs {', '.join(PER_USER)}")
     if "RMSE" in per_user.columns:
         raise ValueError("the per-user column RMSE should be MSE, mean squared errors: the root comes after averaging")
-    return per_user.groupby(PLACE, sort=False)
+    for key, frame in per_user.groupby(PLACE, sort=False):
+        place = dict(zip(PLACE, key, strict=True))
+        users = _same_users(frame, _named(place))
+        place |= {"users": len(users), "cases": frame.drop_duplicates("user")["cases"].sum()}
+        parts = {name: part.sort_values(["seed", "user"]) for name, part in frame.groupby("row", sort=False)}
+        for column in frame.columns.difference([*PER_USER, *SETTINGS], sort=False):
+            if frame[column].isna().all():  # a metric of another task
+                continue
+            values = {name: part[column].to_numpy(float).reshape(-1, len(users)) for name, part in parts.items()}
+            for name, each in values.items():
+                for number, user in np.argwhere(np.isnan(each)):
+                    lost = f"{name} has no {column} for user {users[user]} (seed number {number + 1})"
+                    raise ValueError(f"{_named(place)}: {lost}")
+            yield place, parts, "RMSE" if column == "MSE" else column, values
 
 
-def _about(preset: Preset, llm: bool) -> dict[str, str]:
+def _named(place: dict) -> str:
+    return " / ".join(place[column] for column in PLACE)
+
+
+def _finished(lines: list[dict], columns: list[str], preset: Preset, llm: bool) -> pd.DataFrame:
+    """The lines with what they have in common, p_users corrected."""
     name = Path(preset.llm).name if Path(preset.llm).is_absolute() else preset.llm
-    return {"preset": preset.name, "commit": paths.commit(), "llm": name if llm else ""}
+    table = pd.DataFrame(lines, columns=columns)
+    p_users = holm(table["p_users"].astype(float))
+    return table.assign(preset=preset.name, commit=paths.commit(), llm=name if llm else "", p_users=p_users)
 
 
 def _has_llm(row: str) -> bool:
     return row not in ("Base", "stack") and not row.startswith(SECOND_OPINION)
 
 
-def _measured(place: tuple[str, str, str], frame: pd.DataFrame) -> dict[str, dict[str, np.ndarray]]:
-    """Of one dataset, protocol and backbone: metric column -> row -> values [S, U], seeds and users in order."""
-    where = " / ".join(place)
-    users = _same_users(frame, where)
-    parts = {name: part.sort_values(["seed", "user"]) for name, part in frame.groupby("row", sort=False)}
-    measured = {}
-    for column in frame.columns.difference([*PER_USER, *SETTINGS], sort=False):
-        if frame[column].isna().all():  # a metric of another task
-            continue
-        measured[column] = {}
-        for name, part in parts.items():
-            values = part[column].to_numpy(dtype=float).reshape(-1, len(users))
-            for number, user in np.argwhere(np.isnan(values)):
-                raise ValueError(f"{where}: {name} has no {column} for user {users[user]} (seed number {number + 1})")
-            measured[column][name] = values
-    return measured
-
-
-def _lines(place: tuple[str, str, str], frame: pd.DataFrame, draws: int, seed: int) -> list[dict]:
-    """The lines of one dataset, protocol and backbone."""
-    lines, parts = [], dict(list(frame.groupby("row", sort=False)))
-    for column, values in _measured(place, frame).items():
-        if "Base" not in values:
-            raise ValueError(f"{' / '.join(place)} has no row Base, with which every other row is compared")
-        root = column == "MSE"
-        metric = "RMSE" if root else column
-        for name, ours in values.items():
-            overall = estimate(ours, root, draws, seed)
-            line = _counts(place, frame, len(ours)) | _settings(parts[name]) | {
-                "row": name,
-                "metric": metric,
-                "value": overall.value,
-                "std": _by_seed(ours, root).std(ddof=1) if len(ours) > 1 else np.nan,
-                "hits": (ours > 0).sum() / len(ours) if column.startswith(("HR@", "NDCG@")) else np.nan,
-                "ci_low": overall.ci_low,
-                "ci_high": overall.ci_high,
-                "paper_value": paper_value(place[0], place[2], name, metric, place[1]),
-            }  # fmt: skip
-            if name != "Base":
-                line |= _against(ours, values["Base"], root, draws, seed) | {"compared_with": "Base"}
-                if set(parts[name]["seed"]) != set(parts["Base"]["seed"]):
-                    line["p_seeds"] = np.nan
-            lines.append(line)
-    return lines
-
-
-def _against(ours: np.ndarray, theirs: np.ndarray, root: bool, draws: int, seed: int) -> dict[str, float]:
+def _against(ours: np.ndarray, theirs: np.ndarray, metric: str, draws: int) -> dict[str, float]:
     """The paired difference of two rows' values [S, U]."""
-    found, value = compare(ours, theirs, root, draws, seed), _by_seed(theirs, root).mean()
+    root = metric == "RMSE"
+    found, value = compare(ours, theirs, root, draws), by_seed(theirs, root).mean()
     return {
         "diff": found.diff,
         "diff_ci_low": found.ci_low,
@@ -199,34 +184,20 @@ def _against(ours: np.ndarray, theirs: np.ndarray, root: bool, draws: int, seed:
     }
 
 
-def _counts(place: tuple[str, str, str], frame: pd.DataFrame, seeds: int) -> dict:
-    users = frame.drop_duplicates("user")
-    return dict(zip(PLACE, place, strict=True)) | {
-        "seeds": seeds, "users": len(users), "cases": users["cases"].sum(),
-    }  # fmt: skip
-
-
-def _by_seed(values: np.ndarray, root: bool) -> np.ndarray:
-    """The metric of each seed [S], of values [S, U]."""
-    return np.sqrt(values.mean(axis=1)) if root else values.mean(axis=1)
-
-
 def _same_users(frame: pd.DataFrame, where: str) -> np.ndarray:
     """The sorted users of a frame, after checking that every row and seed has each exactly once, with the same number
     of cases."""
-    users = np.sort(frame["user"].unique())
-    for (name, seed), part in frame.groupby(["row", "seed"]):
-        twice = part.loc[part["user"].duplicated(), "user"]
-        if len(twice):
-            raise ValueError(f"{where}: {name} has user {twice.iloc[0]} twice for seed {seed}")
-        if len(part) != len(users):
-            lost = np.setdiff1d(users, part["user"])[0]
-            raise ValueError(f"{where}: {name}, seed {seed} lacks user {lost}; all rows need the same users")
+    found = frame.groupby(["row", "seed", "user"]).size().unstack(fill_value=0)  # [row and seed, user]
+    for line, column in np.argwhere(found.to_numpy() != 1):
+        (name, seed), user = found.index[line], found.columns[column]
+        if found.iat[line, column]:
+            raise ValueError(f"{where}: {name} has user {user} twice for seed {seed}")
+        raise ValueError(f"{where}: {name}, seed {seed} lacks user {user}; all rows need the same users")
     counts = frame.groupby("user")["cases"].nunique()
     if (counts != 1).any():
         raise ValueError(f"{where}: rows differ in the cases of user {counts.index[counts != 1][0]}; compared rows "
                          "need the same cases")  # fmt: skip
-    return users
+    return counts.index.to_numpy()
 
 
 def _settings(part: pd.DataFrame) -> dict:
@@ -312,32 +283,40 @@ def publish(run_tables, committed_dir) -> pd.DataFrame:
     a five-seed `laptop` line, and only a rerun of the same preset replaces a line. Of a backbone that the run has, its
     lines replace all committed ones of that preset, LLM, data set and protocol: an older Base must not stand beside a
     newer one. Other committed lines stay. The caption is the run's. Returns what happened: columns table, KEY, action
-    (added | replaced | unchanged), seeds_before, seeds_after. Raises ValueError where there is no table or one cannot
-    be read; then nothing is written.
+    (added | replaced | unchanged). Raises ValueError where there is no table or one cannot be read; then nothing is
+    written.
     """
     run_tables, committed_dir = Path(run_tables), Path(committed_dir)
     sources = sorted(run_tables.glob("table_*.csv"))
     if not sources:
         raise ValueError(f"{run_tables} holds no table to publish (no table_*.csv file)")
-    merged, actions = [], []
+    merged, done = [], []
     for source in sources:  # everything is read and checked before anything is written
         target, twin = committed_dir / source.name, source.with_suffix(".md")
-        before, after = (_by_key(path, COLUMNS, KEY) for path in (target, source))
-        again = {key[: len(OF_RUN)] for key in after}
-        for key, line in after.items():
-            action = "added" if key not in before else "unchanged" if before[key] == line else "replaced"
-            seeds = (lines[key]["seeds"] if key in lines else "" for lines in (before, after))
-            actions.append((source.stem, *key, action, *seeds))
+        before, after = (_lines_of(path, COLUMNS, KEY) for path in (target, source))
+        same = after.merge(before, how="left", indicator=True)["_merge"] == "both"
+        action = np.select([same, _among(after, before, KEY)], ["unchanged", "replaced"], "added")
+        done.append(after[KEY].assign(table=source.stem, action=action))
         own = twin.read_text(encoding="utf-8").split("\n\n", 1)[0] if twin.exists() else source.stem
-        stay = {key: line for key, line in before.items() if key[: len(OF_RUN)] not in again}
-        merged.append((_parsed(_joined(stay, after, COLUMNS), target), target, own))
-    pairs, target = run_tables / "pairs.csv", committed_dir / "pairs.csv"
-    both = _joined(*(_by_key(path, PAIR_COLUMNS, PAIR_KEY) for path in (target, pairs)), PAIR_COLUMNS)
+        both = pd.concat([before[~_among(before, after, OF_RUN)], after])
+        merged.append((_parsed(both, target), target, own))
+    target = committed_dir / "pairs.csv"
+    pairs = pd.concat([_lines_of(path, PAIR_COLUMNS, PAIR_KEY) for path in (target, run_tables / "pairs.csv")])
     for table, path, caption in merged:
         write(table, path, caption)
-    if len(both):
-        write_pairs(_parsed(both, target), target)
-    return pd.DataFrame(actions, columns=["table", *KEY, "action", "seeds_before", "seeds_after"])
+    if len(pairs):
+        write_pairs(_parsed(pairs.drop_duplicates(PAIR_KEY, keep="last"), target), target)
+    return pd.concat(done, ignore_index=True)[["table", *KEY, "action"]]
+
+
+def _lines_of(path: Path, columns: list[str], key: list[str]) -> pd.DataFrame:
+    """The lines of a file as text, none where there is no file."""
+    return _read_text(path, columns, key) if path.exists() else pd.DataFrame(columns=columns, dtype=str)
+
+
+def _among(lines: pd.DataFrame, others: pd.DataFrame, key: list[str]) -> np.ndarray:
+    """Which of the lines have a key that one of the others has."""
+    return pd.MultiIndex.from_frame(lines[key]).isin(pd.MultiIndex.from_frame(others[key]))
 
 
 def _as_text(table: pd.DataFrame, path: Path, columns: list[str], key: list[str]) -> pd.DataFrame:
@@ -347,21 +326,12 @@ def _as_text(table: pd.DataFrame, path: Path, columns: list[str], key: list[str]
             raise ValueError(f"{path.name}: the table lacks the column {column!r}")
     text = in_order(table[columns], key).astype(object)
     for column in columns:
-        text[column] = [_number(x, _DECIMALS.get(column)) for x in text[column]]
+        decimals = _DECIMALS.get(column)
+        text[column] = [_text(x) if decimals is None else _number(x, decimals) for x in text[column]]
     twice = text[text.duplicated(key)]
     if len(twice):
         raise ValueError(f"{path.name}: two lines for {' / '.join(twice[key].iloc[0])}; a key may stand in one line")
     return text
-
-
-def _by_key(path: Path, columns: list[str], key: list[str]) -> dict[tuple, dict]:
-    """The lines of a file, as text; none where there is no file."""
-    lines = _read_text(path, columns, key).to_dict("records") if path.exists() else []
-    return {tuple(line[column] for column in key): line for line in lines}
-
-
-def _joined(before: dict[tuple, dict], after: dict[tuple, dict], columns: list[str]) -> pd.DataFrame:
-    return pd.DataFrame(list((before | after).values()), columns=columns, dtype=str)
 
 
 def _read_text(path: Path, columns: list[str], key: list[str]) -> pd.DataFrame:
@@ -387,12 +357,14 @@ def _parsed(text: pd.DataFrame, path: Path) -> pd.DataFrame:
     return text.assign(**numbers)
 
 
-def _number(x, decimals: int | None) -> str:
-    """A cell: "" where it is empty, a name as it is (decimals None), a number with fixed decimals and never "-0.00"."""
+def _text(x) -> str:
+    return "" if pd.isna(x) else str(x)
+
+
+def _number(x: float, decimals: int) -> str:
+    """With fixed decimals, and never "-0.00"; "" where there is none."""
     if pd.isna(x):
         return ""
-    if decimals is None:
-        return str(x)
     text = f"{x:.{decimals}f}"
     return text[1:] if text.startswith("-") and not float(text) else text
 
@@ -429,14 +401,14 @@ def markdown(table: pd.DataFrame, caption: str) -> str:
 
 def _long(backbone: str, lines: pd.DataFrame) -> str:
     """One backbone's rows one below the other: the main metric with all about it, then the other metrics."""
-    lines = lines.assign(main=lines["metric"].isin(MAIN))
-    main, others = (lines[lines["main"] == which] for which in (True, False))
+    is_main = lines["metric"].isin([task.metric for task in TASKS.values()])
+    main, others = lines[is_main], lines[~is_main]
     first = [["row", f"{main['metric'].iloc[0]} [95% interval]", "gain over Base [95% interval]", "p", "mde",
               "top 5 changed", "alpha_1", "alpha_2", "paper"]]  # fmt: skip
     for line in main.itertuples():
         first.append([
             line.row, _cell(line), gain_text(line), _p(line.p_users), _percent(_relative(line.mde, line)),
-            _percent(line.users_changed), *_settings_text(line)[:2], _number(line.paper_value, 4),
+            _percent(line.users_changed), _text(line.alpha_1), _text(line.alpha_2), _number(line.paper_value, 4),
         ])  # fmt: skip
     metrics = list(others["metric"].unique())
     second = [["row", *(f"{metric} (gain)" for metric in metrics)]]
@@ -472,7 +444,7 @@ def _comparisons(lines: pd.DataFrame) -> str:
         out.append([
             line.backbone, line.row, line.compared_with, line.metric, gain_text(line), _p(line.p_users),
             _p(line.p_seeds), _percent(_relative(line.mde, line)), _percent(line.users_changed),
-            *_settings_text(line),
+            _text(line.alpha_1), _text(line.alpha_2), _text(line.mode),
         ])  # fmt: skip
     return _aligned(_filled(out))
 
@@ -500,10 +472,6 @@ def signed_percent(x: float) -> str:
 
 def _percent(x: float) -> str:
     return "" if pd.isna(x) else f"{x:.1%}"
-
-
-def _settings_text(line) -> list[str]:
-    return ["" if pd.isna(x) else str(x) for x in (line.alpha_1, line.alpha_2, line.mode)]
 
 
 def _p(p: float) -> str:

@@ -19,6 +19,8 @@ from typing import Literal
 LLMS = ("untuned", "without_hints", "with_hints")
 TOP_K = ("direct", "sequential")
 RATING = ("rating",)
+SECOND_OPINION = "Base + "  # how the names of rows begin that blend the backbone with a model that is no LLM
+STACKS = ("stack", "stack + LLM")  # rows that no preset names: Base and all second opinions at once
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ VARIANTS = {
     "Base + biases": Variant("base", "Bias", "adaptive", RATING),
 }
 NEEDED = ("Base", "IFT", "Llama4Rec")
-SECOND_OPINIONS = tuple(name for name in VARIANTS if name.startswith("Base + "))
+SECOND_OPINIONS = tuple(name for name in VARIANTS if name.startswith(SECOND_OPINION))
 DEFAULT = (*NEEDED, "w/o AA", *SECOND_OPINIONS)
 
 
@@ -77,3 +79,14 @@ def asked(names: Iterable[str], task: str) -> list[tuple[str, str]]:
     """
     found = [(each.fit, each.opinion) for each in rows_of(names, task).values() if each.opinion is not None]
     return list(dict.fromkeys([("base", "untuned"), *found]))
+
+
+def stacks(names: Iterable[str], task: str) -> dict[str, list[str]]:
+    """The opinions about M_c's lists that each of STACKS joins. No second opinion, no stack.
+
+    The LLM is the one that was asked about M_c's lists: LLM'' where a row has it, else LLM'.
+    """
+    judges = [opinion for fit, opinion in asked(names, task) if fit == "base"]
+    others = [opinion for opinion in judges if opinion not in LLMS]
+    llm = "with_hints" if "with_hints" in judges else "without_hints"
+    return dict(zip(STACKS, (others, [*others, llm]), strict=True)) if others else {}

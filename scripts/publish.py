@@ -6,20 +6,19 @@ python scripts/publish.py PRESET merge      tables, figures, record and looks at
 
 import argparse
 import shutil
-from pathlib import Path
 
 import pandas as pd
 
 from llama4rec_core import looks, paths, tables
+from llama4rec_core.evaluation import ERRORS
 from llama4rec_core.files import read_json, write_text
 from llama4rec_core.paper import paper_value
 from llama4rec_core.run import Run
 from llama4rec_core.tasks import TASKS
+from llama4rec_core.variants import NEEDED, SECOND_OPINION
 
 MARKERS = ("<!-- results: written by snakemake publish -->", "<!-- end of results -->")
 SHOWN = ("HR@5", "NDCG@5", "RMSE", "MAE")
-ROWS = ("Base", "IFT", "Llama4Rec")
-LOOKS = "[test_looks.csv](results/test_looks.csv)"
 
 
 def show(run: Run) -> None:
@@ -63,7 +62,8 @@ def with_results(text: str) -> str:
     preset that was run under several protocols, rolling comes first and is shown."""
     before, rest = text.split(MARKERS[0])
     _, after = rest.split(MARKERS[1])
-    found = [tables.read(path) for task in TASKS.values() if (path := _committed(task.table)).exists()]
+    committed = [paths.results() / "tables" / f"{task.table}.csv" for task in TASKS.values()]
+    found = [tables.read(path) for path in committed if path.exists()]
     parts = []
     if found:
         table = tables.in_order(pd.concat(found))
@@ -72,12 +72,8 @@ def with_results(text: str) -> str:
         table = table[table["protocol"] == first]
         parts = [_run(*key, lines) for key, lines in table.groupby(tables.KEY[:4], sort=False)]
     times = looks.count(looks.read(paths.results() / "test_looks.csv"))
-    parts.append(f"Test has been looked at {times} times; {LOOKS} lists every look.")
+    parts.append(f"Test has been looked at {times} times; [test_looks.csv](results/test_looks.csv) lists every look.")
     return before + MARKERS[0] + "\n\n" + "\n\n".join(parts) + "\n\n" + MARKERS[1] + after
-
-
-def _committed(name: str) -> Path:
-    return paths.results() / "tables" / f"{name}.csv"
 
 
 def _run(preset: str, llm: str, dataset: str, protocol: str, lines: pd.DataFrame) -> str:
@@ -88,26 +84,23 @@ def _run(preset: str, llm: str, dataset: str, protocol: str, lines: pd.DataFrame
     said += f"seeds: {seeds:g}). Gains are over Base, with 95% intervals over users; for errors less is better."
     if protocol != "leave-one-out":
         said += " The paper's numbers are of leave-one-out."
-    opinions = lines["row"].str.startswith(tables.SECOND_OPINION)
+    opinions = lines["row"].str.startswith(SECOND_OPINION)
     if opinions.any():
         said += " The second opinion shown is the one that came out best on test, so it is flattered."
-    heads = ["backbone", "metric", "Base", "IFT", "Llama4Rec", "gain", "best second opinion",
-             "paper: Base, Llama4Rec, gain"]  # fmt: skip
-    if not opinions.any():
-        heads.remove("best second opinion")
-    out = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
+    shown = []
     for (backbone, metric), each in lines.groupby(["backbone", "metric"], sort=False):
         by_row = each.set_index("row")
-        cells = {
+        best = {"best second opinion": _best(each[opinions[each.index]], metric)} if opinions.any() else {}
+        shown.append({
             "backbone": backbone,
             "metric": metric,
-            **{name: f"{by_row['value'][name]:.4f}" if name in by_row.index else "" for name in ROWS},
+            **{name: f"{by_row['value'][name]:.4f}" if name in by_row.index else "" for name in NEEDED},
             "gain": _gain(by_row),
-            "best second opinion": _best(each[opinions[each.index]], metric),
+            **best,
             "paper: Base, Llama4Rec, gain": _paper(dataset, backbone, metric),
-        }
-        out.append(f"| {' | '.join(cells[head] for head in heads)} |")
-    return said + "\n\n" + "\n".join(out)
+        })  # fmt: skip
+    cells = [list(shown[0]), ["---"] * len(shown[0]), *(each.values() for each in shown)]
+    return said + "\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in cells)
 
 
 def _gain(by_row: pd.DataFrame) -> str:
@@ -123,9 +116,9 @@ def _gain(by_row: pd.DataFrame) -> str:
 def _best(opinions: pd.DataFrame, metric: str) -> str:
     if opinions.empty:
         return ""
-    sign = -1 if metric in ("RMSE", "MAE") else 1
+    sign = -1 if metric in ERRORS else 1
     best = opinions.loc[(sign * opinions["value"]).idxmax()]
-    return f"{best['row'].removeprefix(tables.SECOND_OPINION)} {best['value']:.4f}"
+    return f"{best['row'].removeprefix(SECOND_OPINION)} {best['value']:.4f}"
 
 
 def _paper(dataset: str, backbone: str, metric: str) -> str:

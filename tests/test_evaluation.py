@@ -23,8 +23,7 @@ def test_target_rank_by_hand():
     items = np.array([[5, 6, 7], [5, 6, 7], [5, 6, 7], [-1, -1, -1]])
     assert ev.target_rank(items, [5, 7, 8, 4]).tolist() == [1, 3, 0, 0]
     assert ev.target_rank(np.empty((0, 3), int), []).tolist() == []
-    assert ev.target_rank(np.empty((2, 0), int), [1, 2]).tolist() == [0, 0]
-    assert ev.target_rank(items, [5, 7, 8, 4]).dtype == ev.target_rank(np.empty((2, 0), int), [1, 2]).dtype == np.int64
+    assert ev.target_rank(items, [5, 7, 8, 4]).dtype == ev.target_rank(np.empty((0, 3), int), []).dtype == np.int64
 
 
 @pytest.mark.parametrize("k", [1, 3, 5, 10])
@@ -71,10 +70,9 @@ def test_parity_with_trec_eval():
 
 
 def test_errors_by_hand():
-    assert ev.squared_error([3, 5], [4, 2]).tolist() == [1, 9]
-    assert ev.absolute_error([3, 5], [4, 2]).tolist() == [1, 3]
+    assert ev.rating_error([3, 5], [4, 2]).tolist() == [-1, 3]
     small = np.array([3, 5], dtype=np.uint8)  # 3 - 5 is 254 in this type
-    assert ev.squared_error(small, small[::-1]).tolist() == [4, 4]
+    assert ev.rating_error(small, small[::-1]).tolist() == [-2, 2]
 
 
 @pytest.mark.parametrize(("c", "k"), [(1, 5), (4, 2), (5, 9), (10, 5)])
@@ -125,7 +123,6 @@ def test_history_groups_by_hand():
     assert ev.history_group([1, 5, 2, 9]).tolist() == ["tail", "long", "tail", "long"]  # the median is 3.5
     assert ev.history_group([1, 5, 9]).tolist() == ["tail", "tail", "long"]  # the median user is tail
     assert ev.history_group([4, 4]).tolist() == ["tail", "tail"]
-    assert ev.history_group([]).tolist() == [] and ev.history_group([]).dtype == "<U4"
 
 
 # --- intervals -------------------------------------------------------------------------------------
@@ -184,32 +181,30 @@ def test_one_user_or_equal_users_have_no_width():
         assert (ev.estimate(values).ci_low, ev.estimate(values).ci_high) == pytest.approx((0.3, 0.3))
 
 
-def test_the_same_seed_draws_the_same_users():
+def test_two_calls_draw_the_same_users():
     values = np.random.default_rng(0).random(30)
-    assert ev.estimate(values, seed=4) == ev.estimate(values, seed=4) != ev.estimate(values, seed=5)
+    assert ev.estimate(values) == ev.estimate(values)
     shifted = ev.resampled_means(values + 1) - ev.resampled_means(values)  # paired: the shift has no spread
     np.testing.assert_allclose(shifted, 1)
 
 
 def test_the_draws_are_those_of_the_committed_tables():
-    """Whoever changes the generator, its default seed or how it is used changes every committed interval."""
+    """Whoever changes the generator, its seed or how it is used changes every committed interval."""
     values = (np.arange(40) % 7 == 0) * 1.0
     assert ev.resampled_means(values, draws=3).tolist() == pytest.approx([0.175, 0.275, 0.15])
-    assert ev.resampled_means(values).tolist() == ev.resampled_means(values, 2_000, 0).tolist()
+    assert ev.resampled_means(values).tolist() == ev.resampled_means(values, 2_000).tolist()
     assert ev.resampled_means([values, 2 * values], draws=3).shape == (2, 3)
-    assert ev.estimate(values) == ev.estimate(values, False, 2_000, 0)
+    assert ev.estimate(values) == ev.estimate(values, False, 2_000)
     groups = np.arange(40) % 2
-    assert ev.by_group(values, groups).equals(ev.by_group(values, groups, False, 2_000, 0))
+    assert ev.by_group(values, groups).equals(ev.by_group(values, groups, False, 2_000))
     differences = values - 0.2
-    assert ev.sign_flip_test(differences) == ev.sign_flip_test(differences, 10_000, 0) == pytest.approx(4395 / 10_001)
-    assert ev.sign_flip_test(differences, seed=5) != ev.sign_flip_test(differences)
-    assert ev.compare(values, 0 * values + 0.2) == ev.compare(values, 0 * values + 0.2, False, 2_000, 0)
-    assert ev.compare(values, 0 * values + 0.2, seed=5).p_users == ev.sign_flip_test(differences, seed=5)
+    assert ev.sign_flip_test(differences) == ev.sign_flip_test(differences, 10_000) == pytest.approx(4395 / 10_001)
+    assert ev.compare(values, 0 * values + 0.2) == ev.compare(values, 0 * values + 0.2, False, 2_000)
+    assert ev.compare(values, 0 * values + 0.2).p_users == ev.sign_flip_test(differences)
 
 
 def test_an_interval_cuts_off_two_and_a_half_percent_on_either_side():
     assert ev.interval(np.arange(1001)) == pytest.approx((25, 975))
-    assert ev.interval(np.arange(1001), level=0.5) == pytest.approx((250, 750))
 
 
 def test_by_group_is_the_estimate_of_each_group():
@@ -218,9 +213,9 @@ def test_by_group_is_the_estimate_of_each_group():
     assert frame["value"].to_dict() == {"long": 1.0, "tail": 0.5} and frame["users"].to_dict() == {"long": 2, "tail": 2}
     assert frame.loc["tail", ["ci_low", "ci_high"]].tolist() == [0, 1]
     squared = np.random.default_rng(0).random((2, 30))
-    found = ev.by_group(squared, np.arange(30) % 2, root=True, draws=300, seed=4).set_index("group")
+    found = ev.by_group(squared, np.arange(30) % 2, root=True, draws=300).set_index("group")
     for group in (0, 1):
-        expected = ev.estimate(squared[:, group::2], root=True, draws=300, seed=4)
+        expected = ev.estimate(squared[:, group::2], root=True, draws=300)
         assert found.loc[group].to_dict() == vars(expected)
 
 
@@ -371,11 +366,7 @@ REFUSED = {
     "HR of a negative rank": (lambda: ev.hit([1, -1], 3), "a rank is 1 or more, or 0 for a missing target, got -1"),
     "NDCG of a negative rank": (lambda: ev.ndcg([1, -1], 3), "a rank is 1 or more, or 0 for a missing target, got -1"),
     "other ratings": (
-        lambda: ev.squared_error([3, 5], [4]),
-        "predicted and actual must have one shape, got (2,) and (1,)",
-    ),
-    "other ratings for MAE": (
-        lambda: ev.absolute_error([3, 5], [4]),
+        lambda: ev.rating_error([3, 5], [4]),
         "predicted and actual must have one shape, got (2,) and (1,)",
     ),
     "no candidate": (

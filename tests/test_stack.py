@@ -10,6 +10,7 @@ from scipy.special import log_softmax
 from llama4rec_core import aggregation, evaluation, experiment
 from llama4rec_core.backbones.predict import Predictions
 from llama4rec_core.experiment import Lists, Ratings
+from llama4rec_core.tasks import TASKS
 
 
 def some_lists(rng, m=300, candidates=6, worth=(1.5, 0.0, -0.7)):
@@ -76,6 +77,25 @@ def test_a_stack_finds_the_judge_that_knows_and_its_order_is_final():
     blend = sum(w * aggregation.standardise(each) for w, each in zip(weights, scores, strict=True))
     rank = 1 + (blend > blend[np.arange(200), (first.items == target[:, None]).argmax(1)][:, None]).sum(axis=1)
     assert (experiment.stacked(joined, weights).rank(1.0) == rank).all()
+
+
+def test_what_validation_says_of_a_stack_is_by_weights_of_other_users(monkeypatch):
+    """A fit that gives the backbone all weight, unless user 0 is among those it is fitted on."""
+    rng = np.random.default_rng(3)
+    target = rng.integers(0, 8, 40)
+    cases, left_out = lists_of(rng.normal(size=(40, 8)), target, [rng.normal(size=(40, 8))]), []
+
+    def fit(of):
+        left_out.append(sorted(set(range(40)) - set(of[0].users)))
+        return np.array([0.0, 1.0]) if 0 in of[0].users else np.array([1.0, 0.0])
+
+    monkeypatch.setattr(experiment, "fit_stack", fit)
+    found = experiment.validated_stack(TASKS["direct"], cases)
+    assert sorted(sum(left_out, [])) == list(range(40)) and [len(fold) for fold in left_out] == [8] * 5
+    (with_0,) = [fold for fold in left_out if 0 in fold]
+    backbone, opinion = (cases[0].metric(alpha) for alpha in (0.0, 1.0))
+    assert found == {"validation": pytest.approx(np.where(np.isin(range(40), with_0), backbone, opinion).mean())}
+    assert backbone.mean() != opinion.mean()
 
 
 def test_a_stack_of_ratings_clips_to_the_scale_and_refuses_test():
