@@ -277,7 +277,7 @@ class Preset:
             task_of(name)
         if baselines := [name for name in self.backbones if name in BASELINES]:
             raise ValueError(
-                f"{', '.join(baselines)}: second opinions, beside every backbone as it is, and no backbone"
+                f"{', '.join(baselines)}: no backbones, but second opinions beside each"
             )
         variants.check(self.rows)
         for task, name in dataclasses.asdict(self.out_of_fold).items():

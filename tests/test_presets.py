@@ -3,23 +3,30 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from llama4rec_core import paths, presets
 from llama4rec_core.backbones import BACKBONES, task_of
 from llama4rec_core.backbones.fit import settings_of
+from llama4rec_core.variants import VARIANTS
 
 
 @pytest.mark.parametrize("name", [path.stem for path in paths.presets().glob("*.yaml")])
 def test_every_shipped_preset_loads_and_names_known_backbones(name):
     preset = presets.load(name)
-    assert preset.name == name
+    assert preset.name == {"all-rows": "quick"}.get(name, name)
     assert set(preset.backbones) <= set(BACKBONES)
     for task, backbone in presets.as_dict(preset)["out_of_fold"].items():
         assert task_of(backbone) == task
     for backbone, overrides in preset.backbone_settings.items():
         settings_of(backbone, overrides)  # raises on an unknown setting
+
+
+def test_all_rows_goes_on_in_the_run_of_quick():
+    few, every = (presets.load(name) for name in ("quick", "all-rows"))
+    assert set(every.rows) == set(VARIANTS) and replace(few, rows=every.rows) == every
 
 
 def written(folder, text):
@@ -56,6 +63,8 @@ def written(folder, text):
         ("backbones: [LightGNC]", "unknown backbone 'LightGNC': the known ones are"),
         ("out_of_fold: {direct: SASRec}", "out_of_fold.direct is SASRec, a backbone for the sequential task"),
         ("ranking: {mode: letters}\nprompts: {candidates: 27}", "27 candidates are more than there are letters"),
+        ("ranking: {mode: letters}\naugmentation: {sampled: 30}", "30 candidates are more than there are letters"),
+        ("backbones: [LightGCN, EASE, Bias]", "EASE, Bias: no backbones, but second opinions beside each"),
         ("data: {name: own}", "data.name is 'own', so data.interactions and data.items must name your two files"),
         ("data: [1", "mine.yaml is no valid YAML"),
         ("- 1", "mine.yaml must hold keys and values, not [1]"),
