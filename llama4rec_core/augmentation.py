@@ -80,26 +80,20 @@ def insertions(
 
 
 def attributes(
-    llm: LLM,
-    histories: Histories,
-    items: Sequence[int],
-    years: Sequence[str],
-    share: float,
-    path: Path,
-    per_batch: int = 32,
+    llm: LLM, histories: Histories, items: Sequence[int], share: float, path: Path, per_batch: int
 ) -> pd.DataFrame:
-    """P3: let the LLM write the attributes of items [M]; years [M] ("" where not known).
+    """P3: let the LLM write the attributes of items [M].
 
     A small LLM invents names, so each item is asked about twice: after the in-context examples, and after the same
     examples in reversed order. Where the answers differ, or one is given for more than `share` of the items, the
     attribute is "unknown". Columns: item, title, one per attribute, answer, answer_again (as written), defects (why an
-    attribute is unknown). Raises ValueError where items and years are not equally many.
+    attribute is unknown).
     """
     words, count = histories.words, len(items)
     orders = words, replace(words, examples=words.examples[::-1])
     prefixes = [prompts.attributes_prefix(llm, each) for each in orders]
     titles = [histories.titles[i] for i in items]
-    tails = [llm.encode(prompts.attributes_question(*each)) for each in zip(titles, years, strict=True)]
+    tails = [llm.encode(prompts.attributes_question(histories.titles[i], histories.years[i])) for i in items]
     order = sorted(range(count), key=lambda n: (len(tails[n]), n))
     groups = [order[start : start + per_batch] for start in range(0, count, per_batch)]
     requests = [[again * count + n for n in group] for group in groups for again in (0, 1)]  # a batch has one prefix
@@ -150,7 +144,7 @@ def random_control(made: pd.DataFrame, kind: str, histories: Histories, rng: np.
 
     pairs: other couples of un-interacted items. `agreed` and the margins stay, so that at every margin there are as
     many triples as the LLM's. insertions: at the same positions, other un-interacted items. attributes: the same
-    values, dealt anew among the items asked about. Raises ValueError for another kind.
+    values, dealt anew among the items asked about.
     """
     if kind == "pairs":
         couples = [_couples(histories, u, count, rng) for u, count in made.groupby("user").size().items()]
@@ -160,11 +154,9 @@ def random_control(made: pd.DataFrame, kind: str, histories: Histories, rng: np.
     if kind == "insertions":
         drawn = [unseen(histories, u, 1, rng)[0] for u in made["user"]]
         return _readable(made.assign(item=drawn).drop(columns="advantage"), histories, "item")
-    if kind == "attributes":
-        names = [name for name, _ in histories.words.attributes]
-        dealt = made[names].iloc[rng.permutation(len(made))].reset_index(drop=True)
-        return made[["item", "title"]].join(dealt)
-    raise ValueError(f"there is no random control of {kind!r}: pairs, insertions and attributes have one")
+    names = [name for name, _ in histories.words.attributes]
+    dealt = made[names].iloc[rng.permutation(len(made))].reset_index(drop=True)
+    return made[["item", "title"]].join(dealt)
 
 
 def popularity_placebo(made: pd.DataFrame, kind: str, histories: Histories, rng: np.random.Generator) -> pd.DataFrame:

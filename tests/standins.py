@@ -75,7 +75,8 @@ def by_hand(sequences, n_train, n_before_window, titles, ratings=None) -> Histor
     ratings = np.ones(len(items)) if ratings is None else np.array(ratings)
     begin = np.cumsum([0, *map(len, sequences)])
     counts = np.array(n_train), np.array(n_before_window)
-    return Histories(items, ratings.astype(np.float32), begin, *counts, tuple(titles), tuple("12345"), FILMS)
+    told = tuple(titles), ("",) * len(titles)
+    return Histories(items, ratings.astype(np.float32), begin, *counts, *told, tuple("12345"), FILMS)
 
 
 # -- a run -------------------------------------------------------------------------------------------------------------

@@ -249,8 +249,8 @@ def asked_attributes(say, tmp_path, monkeypatch, items, years=None, share=1.0, p
         return [say(llm.decode(tail), again) for tail in tails]
 
     monkeypatch.setattr(augmentation, "generate", generate)
-    years, path = years or [""] * len(items), tmp_path / "p3.parquet"
-    return augmentation.attributes(Characters(), KNOWN, items, years, share, path, per_batch), asked
+    known = replace(KNOWN, years=tuple((years or {}).get(item, "") for item in range(len(TITLES))))
+    return augmentation.attributes(Characters(), known, items, share, tmp_path / "p3.parquet", per_batch), asked
 
 
 def test_attributes_are_asked_for_twice_and_read_item_by_item(tmp_path, monkeypatch):
@@ -260,7 +260,7 @@ def test_attributes_are_asked_for_twice_and_read_item_by_item(tmp_path, monkeypa
         "Brazil:": (" directed by Terry G; starring S2", " directed by terry g.; starring S3"),
         "Diva (1981):": (" no idea", " directed by D4; starring S4"),
     }
-    items, years = np.array([7, 1, 3]), ["1995", "", "1981"]
+    items, years = np.array([7, 1, 3]), {7: "1995", 3: "1981"}
     found, asked = asked_attributes(
         lambda question, again: said[question][again], tmp_path, monkeypatch, items, years, per_batch=2
     )
@@ -311,11 +311,9 @@ def test_attributes_are_asked_for_anew_of_other_items_in_other_batches_and_after
     other = replace(KNOWN, words=replace(FILMS, examples=FILMS.examples[:2]))
     for known, items, size in ((KNOWN, [1], 1), (KNOWN, [1], 1), (KNOWN, [2], 1), (other, [2], 1), (other, [2, 3], 1),
                                (other, [2, 3], 2)):  # fmt: skip
-        augmentation.attributes(Characters(), known, items, [""] * len(items), 1, tmp_path / "p3.parquet", size)
+        augmentation.attributes(Characters(), known, items, 1, tmp_path / "p3.parquet", size)
     both = ["Clue:", "Diva:"]
     assert asked == ["Brazil:"] * 2 + ["Clue:"] * 4 + ["Clue:"] * 2 + ["Diva:"] * 2 + both * 2
-    with pytest.raises(ValueError):
-        augmentation.attributes(Characters(), KNOWN, [1, 2], [""], 1, tmp_path / "p3.parquet")
 
 
 def test_a_stopped_p3_goes_on_with_the_asking_that_is_missing(tmp_path, monkeypatch):
@@ -334,7 +332,7 @@ def test_a_stopped_p3_goes_on_with_the_asking_that_is_missing(tmp_path, monkeypa
 def test_a_data_set_without_attributes_has_an_empty_table(tmp_path, monkeypatch):
     monkeypatch.setattr(augmentation, "generate", None)
     plain = replace(KNOWN, words=replace(FILMS, attributes=(), examples=()))
-    found = augmentation.attributes(Characters(), plain, [], [], 0.1, tmp_path / "p3.parquet")
+    found = augmentation.attributes(Characters(), plain, [], 0.1, tmp_path / "p3.parquet", 32)
     assert len(found) == 0 and {"item", "answer", "defects"} <= set(found)
 
 
@@ -342,7 +340,7 @@ def test_what_is_asked_is_named_where_progress_is_shown(tmp_path, monkeypatch, c
     asked_pairs(Characters(), tmp_path)
     asked_insertions(Characters(), tmp_path)
     monkeypatch.setattr(augmentation, "generate", lambda llm, prefix, tails, max_tokens: [""] * len(tails))
-    augmentation.attributes(Characters(), KNOWN, [1], [""], 1, tmp_path / "p3.parquet")
+    augmentation.attributes(Characters(), KNOWN, [1], 1, tmp_path / "p3.parquet", 32)
     shown = capsys.readouterr().out
     assert all(f"{what}: " in shown for what in ("P1 pairs", "P2 insertions", "P3 attributes"))
 
@@ -412,11 +410,9 @@ def test_a_control_is_the_same_for_the_same_stream_and_another_for_another(contr
     assert not first[same].equals(MADE[kind][same])
 
 
-def test_a_control_of_something_else_is_refused():
-    rng = np.random.default_rng(0)
-    for control, kind in ((augmentation.random_control, "triples"), (augmentation.popularity_placebo, "attributes")):
-        with pytest.raises(ValueError, match=f"of '{kind}'"):
-            control(MADE_ATTRIBUTES, kind, CROWD, rng)
+def test_there_is_no_popularity_placebo_of_attributes():
+    with pytest.raises(ValueError, match="of 'attributes'"):
+        augmentation.popularity_placebo(MADE_ATTRIBUTES, "attributes", CROWD, np.random.default_rng(0))
 
 
 def test_random_pairs_are_as_many_of_the_same_users_at_every_margin_and_of_no_training_item():

@@ -27,7 +27,7 @@ def by_hand(sequences, n_train, n_before_window, titles="abcdefghij", ratings=No
     ratings = np.ones(len(items), np.float32) if ratings is None else np.array(ratings, np.float32)
     begin = np.cumsum([0, *map(len, sequences)])
     counts = np.array(n_train), np.array(n_before_window)
-    return Histories(items, ratings, begin, *counts, tuple(titles), ("1", "2", "3", "4", "5"), FILMS)
+    return Histories(items, ratings, begin, *counts, tuple(titles), ("",) * len(titles), tuple("12345"), FILMS)
 
 
 def test_history_is_the_end_of_a_prefix():

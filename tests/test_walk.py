@@ -3,6 +3,7 @@ LLM' and LLM'' are tuned on, who makes the augmented data, and on which part the
 
 import shutil
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -677,7 +678,10 @@ def test_the_small_run_s_own_numbers(small):
 def test_permuted_titles_are_told_of_other_items_and_nothing_else_differs(small, tmp_path):
     ready, file = small[1], tmp_path / "permuted.yaml"
     file.write_text(PRESET.replace("prompts: {", "prompts: {titles: permuted, "), encoding="utf-8")
-    other = prepare(ready.dataset, presets.load(file))
+    years = {title: str(1980 + n) for n, title in enumerate(TITLES)}
+    dataset = replace(ready.dataset, items=ready.dataset.items.assign(year=list(years.values())))
+    other = prepare(dataset, presets.load(file))
     assert sorted(other.histories.titles) == TITLES and list(other.histories.titles) != TITLES
+    assert other.histories.years == tuple(years[title] for title in other.histories.titles)  # P3 asks about both
     assert (other.histories.items == ready.histories.items).all() and (other.window == ready.window).all()
-    assert other.split.sha256 == ready.split.sha256 and other.dataset is ready.dataset
+    assert other.split.sha256 == ready.split.sha256 and other.dataset is dataset

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from llama4rec_core.data.dataset import Dataset
-from llama4rec_core.data.split import Split, cut_last, offsets
+from llama4rec_core.data.split import Split, cut_last
 from llama4rec_core.data.wording import Words
 
 
@@ -24,6 +24,7 @@ class Histories:
     n_train: np.ndarray  # int64 [U], N(u)
     n_before_window: np.ndarray  # int64 [U], N(u) without the window
     titles: tuple[str, ...]  # [I], of all items
+    years: tuple[str, ...]  # [I], "" where not known
     scale: tuple[str, ...]  # what a rating can be, as it is written
     words: Words
 
@@ -59,10 +60,11 @@ def histories(dataset: Dataset, split: Split, window: np.ndarray, words: Words) 
     return Histories(
         items=order["item"].to_numpy(dtype=np.int64),
         ratings=order["rating"].to_numpy(dtype=np.float32),
-        begin=offsets(order, dataset.n_users),
+        begin=np.searchsorted(order["user"], np.arange(dataset.n_users + 1)),
         n_train=np.bincount(split.train["user"], minlength=dataset.n_users),
         n_before_window=np.bincount(before_window["user"], minlength=dataset.n_users),
         titles=tuple(dataset.items["title"]),
+        years=tuple(dataset.items.get("year", [""] * dataset.n_items)),
         scale=tuple(map(str, range(int(np.ceil(low)), int(np.floor(high)) + 1))),
         words=words,
     )

@@ -38,7 +38,8 @@ def prepare(dataset: Dataset, preset: Preset) -> Prepared:
     told = histories(dataset, parts, window, words)
     if preset.prompts.titles == "permuted":
         order = np.random.default_rng(STREAMS["permuted titles"]).permutation(dataset.n_items)
-        told = replace(told, titles=tuple(told.titles[item] for item in order))
+        titles, years = zip(*((told.titles[item], told.years[item]) for item in order), strict=True)
+        told = replace(told, titles=titles, years=years)
     return Prepared(dataset, parts, told, window, parts.protocol + TIES[preset.data.tie_break])
 
 
