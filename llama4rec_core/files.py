@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 ELSEWHERE = "set LLAMA4REC_RESULTS (or LLAMA4REC_CACHE) to another folder"
@@ -86,7 +85,8 @@ def write_text(path: Path, text: str) -> Path:
 
 
 def write_json(path: Path, content: object) -> Path:
-    return write_text(path, json.dumps(content, indent=1, default=_plain) + "\n")
+    """numpy's numbers and arrays among the content become plain ones."""
+    return write_text(path, json.dumps(content, indent=1, default=lambda value: value.tolist()) + "\n")
 
 
 def read_json(path: Path) -> dict:
@@ -119,11 +119,3 @@ def read_tensors(path: Path) -> dict:
     from safetensors.torch import load_file
 
     return load_file(path)
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
-    if isinstance(value, Path):
-        return value.name
-    raise TypeError(f"cannot write a {type(value).__name__} as JSON")

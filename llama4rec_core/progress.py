@@ -8,7 +8,7 @@ EVERY = 20.0  # seconds between two lines
 class Progress:
     """Prints `what: 40/200 steps, 1.9/s, 84 s left` now and then, and at the end."""
 
-    def __init__(self, what: str, total: int, done: int = 0, unit: str = ""):
+    def __init__(self, what: str, total: int, done: int, unit: str):
         self.what, self.total, self.unit = what, total, unit
         self.begun_at = self.done = done
         self.started = self.printed = time.monotonic()
@@ -20,5 +20,5 @@ class Progress:
         self.printed = now
         rate = (done - self.begun_at) / max(now - self.started, 1e-9)
         left = f"{(self.total - done) / rate if rate else float('inf'):.0f} s left" if done < self.total else "done"
-        parts = (f"{done}/{self.total} {self.unit}".strip(), f"{rate:.2g}/s", left, note)
+        parts = (f"{done}/{self.total} {self.unit}", f"{rate:.2g}/s", left, note)
         print(f"{self.what}: " + ", ".join(filter(None, parts)), flush=True)

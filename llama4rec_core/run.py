@@ -101,37 +101,34 @@ class Run:
         Outside, Snakemake makes what is missing, and everything anew that other raw data than today's were used for.
         Raises FileNotFoundError inside a rule, RuntimeError where Snakemake fails.
         """
-        missing = [name for name in names if not self.has(name)]
         if os.environ.get(INSIDE):
-            if missing:
+            if missing := [name for name in names if not self.has(name)]:
                 raise FileNotFoundError(
                     f"results/runs/{self.preset.name} lacks {', '.join(missing)}: the rule that runs this notebook "
                     "must name these files among its inputs"
                 )
             return
-        names = (*names, *makes)
-        missing = [name for name in names if not self.has(name)]
         made = self.path("data/dataset.json")
-        if made.exists() and any(raw.stat().st_mtime > made.stat().st_mtime for raw in self.note_raw_files()):
-            missing = list(names)
-        if missing:
+        stale = made.exists() and any(raw.stat().st_mtime > made.stat().st_mtime for raw in self.note_raw_files())
+        if missing := [name for name in (*names, *makes) if stale or not self.has(name)]:
             _ask_snakemake(self.asked, [self.target(name) for name in missing])
 
     def note_raw_files(self) -> list[Path]:
         """The SHA-256 of the user's own raw files, in `data/raw.json`; that file changes when they do, and Snakemake
         then makes anew what was made of them. No file where the data come from an archive or a wheel."""
         data = self.preset.data
-        named = [data.interactions, data.items] if data.name == "own" else []
-        if data.name != "own" and data.folder is not None:
-            named = [str(path) for name in RAW_FILES.split() if (path := Path(data.folder) / name).exists()]
-        if not named:
+        if data.name == "own":
+            files = [Path(data.interactions), Path(data.items)]
+        else:
+            files = [path for name in RAW_FILES.split() if data.folder and (path := Path(data.folder, name)).exists()]
+        if not files:
             return []
         record, found = self.path("data/raw.json"), {}
-        for name in named:
-            if not Path(name).exists():
-                raise FileNotFoundError(f"{name} is not there, but the preset's data section names it")
-            with open(name, "rb") as file:
-                found[Path(name).name] = hashlib.file_digest(file, "sha256").hexdigest()
+        for path in files:
+            if not path.exists():
+                raise FileNotFoundError(f"{path} is not there, but the preset's data section names it")
+            with open(path, "rb") as file:
+                found[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
         if not record.exists() or read_json(record) != found:
             write_json(record, found)
         return [record]

@@ -21,7 +21,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from llama4rec_core.backbones import BASELINES  # noqa: E402
+from llama4rec_core.backbones import BASELINES, FEATURE_MODELS  # noqa: E402
 from llama4rec_core.backbones.fit import TrainingData, fit, settings_of  # noqa: E402
 from llama4rec_core.data.split import HELD_OUT  # noqa: E402
 
@@ -52,7 +52,7 @@ GRID = {  # the names of settings, then the values of each fit; what a fit does 
     + [(1e-5, 1e-5, 3), (1e-5, 3e-5, 3), (1e-5, 1e-4, 3), (1e-5, 3e-4, 3), (5e-5, 1e-4, 3), (2e-4, 1e-4, 3)]
     + [(1e-5, 1e-4, 3, 0.005), (1e-5, 1e-4, 3, 0.002, 1, 0.5), ()],
 }
-for _rating in ("DeepFM", "NFM", "DCN", "AFM", "xDeepFM", "AutoInt"):  # as good as none, as in deepctr-torch's own fit
+for _rating in FEATURE_MODELS:  # as good as none, as in deepctr-torch's own fit
     GRID[_rating].append((1e-7, 1e-7))
 ROLLING = {  # the same under the rolling protocol
     "LightGCN": [("layers", "l2", "lr", "batch_size", "dim"), (), (1,), (3,), (2, 1e-3), (2, 1e-2)]

@@ -34,10 +34,8 @@ def main() -> None:
     lists = [CandidateList(f"prior-{chunk[0]:06d}", 0, 0, chunk, ()) for chunk in chunks]  # a prefix of 0: no history
     prompts = [ranker.prompt(each) for each in lists]
     found = ranker.utilities(lists, prompts, run.path("llm/.answers/prior.parquet"), "titles without a history")
-    found = found.sort_values("item", ignore_index=True)
-    write_frame(
-        run.path("llm/prior.parquet"), found[["item", "log_p"]].assign(title=titles)[["item", "title", "log_p"]]
-    )
+    found = found.sort_values("item").assign(title=titles)
+    write_frame(run.path("llm/prior.parquet"), found[["item", "title", "log_p"]])
 
 
 if __name__ == "__main__":
