@@ -276,9 +276,7 @@ class Preset:
         for name in (*self.backbones, *self.backbone_settings):
             task_of(name)
         if baselines := [name for name in self.backbones if name in BASELINES]:
-            raise ValueError(
-                f"{', '.join(baselines)}: no backbones, but second opinions beside each"
-            )
+            raise ValueError(f"{', '.join(baselines)}: no backbones, but second opinions beside each")
         variants.check(self.rows)
         for task, name in dataclasses.asdict(self.out_of_fold).items():
             if task_of(name) != task:
