@@ -90,7 +90,7 @@ class PromptSettings:
 class TrunkSettings:
     """What the trunk of LLM' and LLM'' reads: histories before the windows, without hints."""
 
-    tokens: Size = 1_000_000
+    tokens: Size = 1_300_000
     """About how many; 0: the LLM is the trunk as it is."""
     history: Count = 40
     """How many items are read together."""
@@ -102,11 +102,11 @@ class TrunkSettings:
 class ShareSettings:
     """How tokens are divided among the kinds of further examples; 0 leaves a kind out."""
 
-    direct: Weight = 1.0
+    direct: Weight = 0.5
     """Candidate lists of the out-of-fold backbone for direct recommendation."""
-    sequential: Weight = 2.0
+    sequential: Weight = 0.5
     """The same for sequential recommendation."""
-    next: Weight = 2.0
+    next: Weight = 4.0
     """The windows' titles, each after those before it."""
     rating: Weight = 1.0
     """Ratings of the windows' items."""
@@ -120,7 +120,7 @@ class InstructionSettings:
 
     trunk: TrunkSettings = dataclasses.field(default_factory=TrunkSettings)
     """What LLM' and LLM'' have read before they part."""
-    tokens: Count = 250_000
+    tokens: Count = 200_000
     """Tokens of the further examples, without hints, of all kinds together."""
     shares: ShareSettings = dataclasses.field(default_factory=ShareSettings)
     """How they are divided."""
@@ -152,7 +152,7 @@ class TuningSettings:
     """Settings of method lora."""
     trunk_learning_rate: Rate = 5e-4
     """Of AdamW for the trunk, with a cosine schedule."""
-    learning_rate: Rate = 2e-4
+    learning_rate: Rate = 5e-5
     """Of AdamW for LLM' and LLM'', with a cosine schedule."""
     warmup: Share = 0.05
     """The share of steps in which the learning rate rises."""
@@ -160,7 +160,7 @@ class TuningSettings:
     """A packed row holds as many examples as fit."""
     rows_per_step: Count = 1
     """Rows of one optimiser step (gradient accumulation)."""
-    choice_weight: Weight = 1.0
+    choice_weight: Weight = 0.1
     """Of the choice loss, beside cross-entropy."""
     temperature: Rate = 1.0
     """T of the choice loss among texts: what their scores are divided by."""

@@ -23,7 +23,7 @@ def preset(folder, text, name="mine"):
 def test_a_folder_refuses_other_settings_but_takes_more_seeds_backbones_and_prices(results, tmp_path):
     Run.open(preset(tmp_path, "seeds: [0]"))
     Run.open(preset(tmp_path, "seeds: [0, 1]\nbackbones: [MF]\nprices: {read: 9}"))
-    with pytest.raises(ValueError, match="was made with instructions.tokens = 250000, the preset now says 5"):
+    with pytest.raises(ValueError, match="was made with instructions.tokens = 200000, the preset now says 5"):
         Run.open(preset(tmp_path, "instructions: {tokens: 5}"))
 
 

@@ -306,11 +306,17 @@ def test_llm_1_is_tuned_without_any_hint_and_llm_2_on_the_same_examples_with_the
         {key: text for key, text in texts(tuning).items() if key.startswith(kinds)} for tuning in (plain, hinted)
     )
     assert without == expected[None] and with_hints == expected["out_of_fold"] and len(without) >= 12
-    pairs = [key for key in texts(plain) if not key.startswith(kinds)]
+    pairs = [key for key in texts(plain) if key.startswith("pair")]
     targets = {f"pair-{user}-{item}" for user in USERS for item in SEQUENCES[user][BEFORE_WINDOW[user] : N_TRAIN[user]]}
-    assert targets - set(pairs) == {"pair-7-14"}  # user 5 is asked the very same
+    assert targets - set(pairs) == {"pair-5-14"}  # user 7 is asked the very same
     assert set(pairs) < targets
     assert all(texts(plain)[key] == texts(hinted)[key] for key in pairs)
+    following = [key for key in texts(plain) if key.startswith("next")]
+    assert sorted(following) == [f"next-{user}-{BEFORE_WINDOW[user]}" for user in np.flatnonzero(WINDOW)]
+    for key in following:
+        (told, _), (hinted_told, _) = texts(plain)[key], texts(hinted)[key]
+        assert hinted_told.endswith(told) and "similar taste" in hinted_told and "suggests" in hinted_told
+        assert "similar taste" not in told and "suggests" not in told
 
 
 # --- 04: who makes the augmented data ---------------------------------------------------------------------------------
