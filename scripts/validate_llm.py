@@ -1,0 +1,89 @@
+"""What is an LLM worth beside a backbone? On validation alone, before anything is augmented: to compare ways of tuning.
+
+    python scripts/validate_llm.py PRESET LLM BACKBONE SEED [--users N]     llm/validated-LLM-BACKBONE-sSEED.csv
+
+LLM: trunk, without_hints or with_hints, which is shown the hints of M_c. BACKBONE: one that ranks, fitted on the data
+(fit base). Only lists that hold their target are asked about. Another way of tuning is another preset. Stopped and
+started again, it goes on after the last finished batch.
+"""
+
+import argparse
+
+import numpy as np
+import pandas as pd
+
+from llama4rec_core import evaluation, experiment
+from llama4rec_core.aggregation import most_similar_user
+from llama4rec_core.backbones import task_of
+from llama4rec_core.backbones.predict import Predictions, read_predictions
+from llama4rec_core.data.prepared import read_prepared
+from llama4rec_core.experiment import Lists
+from llama4rec_core.files import write_frame
+from llama4rec_core.llm import model
+from llama4rec_core.llm.examples import candidate_lists, with_target
+from llama4rec_core.llm.hints import Hints
+from llama4rec_core.rankers import Ranker
+from llama4rec_core.run import Run, draw_users, rng
+from llama4rec_core.variants import VARIANTS
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("preset")
+    parser.add_argument("llm", choices=["trunk", "without_hints", "with_hints"])
+    parser.add_argument("backbone")
+    parser.add_argument("seed", type=int)
+    parser.add_argument("--users", type=int, default=None, help="only this many, drawn at random")
+    asked = parser.parse_args()
+    if task_of(asked.backbone) == "rating":
+        parser.error(f"{asked.backbone} predicts ratings and ranks nothing: name a backbone that ranks")
+    run, s = Run.open(asked.preset), f"s{asked.seed}"
+    ready = read_prepared(run.path("data"), run.preset)
+    known = read_predictions(run.path(f"backbones/{asked.backbone}-{s}/base")).part("valid")
+    drawn = draw_users(asked.users, ready.dataset.n_users, rng("rating users"))
+    known = known.only(known.cases["user"].isin(drawn).to_numpy())
+
+    llm = model.load(run.preset.llm, run.path(f"llm/{asked.llm}-{s}"))
+    ranker = Ranker.of(run.preset, llm, ready.histories, tuned=True)
+    hints = None
+    if asked.llm == "with_hints":
+        hints = Hints(most_similar_user(known.embeddings), ready.histories.n_train, run.preset.prompts.similar)
+    name = f"validated-{asked.llm}-{asked.backbone}-{s}"
+    lists = with_target(candidate_lists(known.cases, known.items))
+    prompts = [ranker.prompt(each, hints) for each in lists]
+    scores = ranker.utilities(lists, prompts, run.path(f"llm/.answers/{name}.parquet"), name)
+    table = pd.DataFrame([worth(known, scores, run.preset.aggregation.utilities, ready.n_train)])
+    write_frame(run.path(f"llm/{name}.csv"), table)
+    print(table.round(4).T.to_string(header=False))
+
+
+def worth(known: Predictions, scores: pd.DataFrame, utilities: str, n_train: np.ndarray) -> dict:
+    """NDCG@5 within the lists that hold their target: the LLM's, the backbone's, and how much the blend of both gains
+    over the backbone (`diff`, by weights chosen on other users). nats: what the chosen weights gain in the target's
+    log-likelihood, a mean over the lists with its standard error."""
+    lists = Lists.of(known, scores, utilities)
+    lists = lists.only(lists.rank(1.0) > 0)
+    blend = VARIANTS["w/o DA"]
+    choice = experiment.choose_weights(blend, lists, n_train)
+    gains = lists.log_likelihood(experiment.weights_of(blend, choice, n_train)) - lists.log_likelihood(0.0)
+    ours, base = (
+        evaluation.per_user(values, lists.users).to_numpy()
+        for values in (experiment.cross_fitted(blend, lists, n_train), lists.metric(0.0))
+    )
+    difference = evaluation.compare(ours, base)
+    return {
+        "lists": len(gains),
+        "llm": float(lists.metric(1.0).mean()),
+        "backbone": float(lists.metric(0.0).mean()),
+        "diff": difference.diff,
+        "diff_ci_low": difference.ci_low,
+        "diff_ci_high": difference.ci_high,
+        "alpha_1": choice.alpha_1,
+        "alpha_2": choice.alpha_2,
+        "nats": float(gains.mean()),
+        "nats_se": float(gains.std() / np.sqrt(len(gains))),
+    }
+
+
+if __name__ == "__main__":
+    main()
