@@ -13,7 +13,6 @@ A candidate list always stands in the backbone's order, best first.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -22,8 +21,7 @@ from scipy.special import logsumexp, softmax
 
 ALPHA_1 = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9)  # the paper's grid, and 0: the backbone alone
 ALPHA_2 = (0.1, 0.3, 0.5, 0.7, 0.9)
-MARGIN = 1.0  # nats of log-likelihood that a blend must gain over the backbone alone
-FOLDS = 5  # of cross-fitting
+UTILITIES = ("positions", "standardised")
 _EQUAL = 1e-12  # two sums this close, relative to the largest, differ by rounding alone
 _SAME_NATS = 1e-6  # and so do two log-likelihoods, whose tau is found by search
 _SHARPEST = 1e3  # tau times the largest distance of a candidate from its target
@@ -32,47 +30,114 @@ _SHARPEST = 1e3  # tau times the largest distance of a candidate from its target
 # --- equation 4: the most similar user -------------------------------------------------------------
 
 
-def most_similar_user(embeddings) -> np.ndarray:
-    """Eq. 4: for each user of `embeddings` [U, D] the other one with the largest cosine similarity, int64 [U].
+def most_similar_user(embeddings, users=None, allowed=None) -> np.ndarray:
+    """Eq. 4: the other user with the largest cosine similarity; int64, one for each of `users`.
 
-    An embedding of length zero has cosine 0 with everyone. Ties go to the lowest id. Works in blocks of users: no U x U
-    matrix is held. Raises ValueError for a value that is not finite.
+    `embeddings` is [U, D]; `users` are the ids to answer for (all when None); `allowed` is a boolean mask [U] of
+    those who may be chosen (everyone when None). Nobody is similar to themselves. An embedding of length zero has
+    cosine 0 with everyone. Ties go to the lowest id. Works in blocks of users: no U x U matrix is held.
+    Raises ValueError where a user has nobody to choose from, for an unknown id, and for a value that is not finite.
     """
-    embeddings = _finite("embeddings", embeddings)
+    embeddings = _finite("embeddings", embeddings, ndim=2)
+    n_users = len(embeddings)
+    users = np.arange(n_users) if users is None else np.asarray(users, dtype=np.int64)
+    allowed = np.ones(n_users, dtype=bool) if allowed is None else np.asarray(allowed)
+    if allowed.shape != (n_users,) or allowed.dtype != bool:
+        raise ValueError(f"allowed must be a boolean mask of {n_users} users, got {allowed.dtype} {allowed.shape}")
+    if len(users) and not (0 <= users.min() and users.max() < n_users):
+        raise ValueError(f"users must lie in 0..{n_users - 1}, got {users.min()}..{users.max()}")
+    lonely = users[allowed.sum() - allowed[users] == 0]
+    if len(lonely):
+        raise ValueError(f"user {lonely[0]} has no other allowed user to be similar to")
+
     length = np.linalg.norm(embeddings, axis=1, keepdims=True)
     unit = embeddings / np.where(length > 0, length, 1)
-    similar, block = [], max(1, 4_000_000 // len(unit))
-    for start in range(0, len(unit), block):
-        cosine = unit[start : start + block] @ unit.T  # (4) [block, U]
-        np.fill_diagonal(cosine[:, start:], -np.inf)  # nobody is similar to themselves
+    similar = np.empty(len(users), dtype=np.int64)
+    block = max(1, 4_000_000 // n_users)
+    for start in range(0, len(users), block):
+        ours = users[start : start + block]
+        cosine = unit[ours] @ unit.T  # (4) [block, U]
+        cosine[:, ~allowed] = -np.inf
+        cosine[np.arange(len(ours)), ours] = -np.inf
         best = cosine.max(axis=1, keepdims=True)
-        similar.append(np.argmax(cosine >= best - _EQUAL, axis=1))
-    return np.concatenate(similar)
+        similar[start : start + block] = np.argmax(cosine >= best - _EQUAL, axis=1)
+    return similar
 
 
 # --- equations 5 and 7: how much a user leans on the LLM -------------------------------------------
 
 
-def user_weights(n, alpha_1: float, alpha_2: float) -> np.ndarray:
-    """Eq. 5 and 7: alpha_u [U] of all users, where `n` [U] counts their real training interactions N(u).
+def long_tail_coefficient(n) -> np.ndarray:
+    """Eq. 5: l_u = log(N(u) + 1), where `n` [U] counts the user's real training interactions.
 
-    alpha_1, in 0..1, scales: it is the weight of the user with the shortest history. alpha_2, in 0..1, cuts off: nobody
-    falls below alpha_1 * alpha_2, and alpha_2 = 1 gives every user alpha_1 ("w/o AA"). Where all histories are equally
-    long the quotient counts as 0. The paper's first version gives the direction and the two roles in words; readers of
-    the journal version implement this closed form.
+    Raises ValueError for a negative count.
     """
-    l_u = np.log(np.asarray(n) + 1)  # (5)
-    spread = l_u.max() - l_u.min()
-    tail = (l_u.max() - l_u) / spread if spread > 0 else np.zeros_like(l_u)
-    return np.maximum(tail, alpha_2) * alpha_1  # (7)
+    n = _finite("the number of interactions", n)
+    if (n < 0).any():
+        raise ValueError(f"the number of interactions must not be negative, got {n.min():g}")
+    return np.log(n + 1)  # (5)
+
+
+def adaptive_weight(l, alpha_1: float, alpha_2: float, l_min: float, l_max: float) -> np.ndarray:  # noqa: E741
+    """Eq. 7: alpha_u = max((l_max - l_u) / (l_max - l_min), alpha_2) * alpha_1, from the coefficients l_u `l` [U].
+
+    alpha_1 scales: it is the weight of the user with the shortest history. alpha_2 cuts off: nobody falls below
+    alpha_1 * alpha_2, and alpha_2 = 1 gives every user alpha_1 ("w/o AA"). l_min and l_max are over all users; where
+    they are equal the quotient counts as 0. The paper's first version gives the direction and the two roles in words;
+    readers of the journal version implement this closed form. Raises ValueError where alpha_1 or alpha_2 leaves 0..1
+    or a coefficient leaves l_min..l_max.
+    """
+    l_u = _finite("the long-tail coefficient", l)
+    _check_alphas(alpha_1, alpha_2)
+    if not l_min <= l_max:
+        raise ValueError(f"l_min must not exceed l_max, got {l_min} and {l_max}")
+    if l_u.size and (l_u.min() < l_min - _EQUAL or l_u.max() > l_max + _EQUAL):
+        raise ValueError(
+            f"long-tail coefficients {l_u.min():g}..{l_u.max():g} leave [l_min, l_max] = [{l_min:g}, {l_max:g}]; "
+            "take both over all users"
+        )
+    tail = (l_max - l_u) / (l_max - l_min) if l_max > l_min else np.zeros_like(l_u)
+    return np.minimum(np.maximum(tail, alpha_2), 1) * alpha_1  # (7); above 1 is rounding
+
+
+def user_weights(n, alpha_1: float, alpha_2: float) -> np.ndarray:
+    """Eq. 5 and 7 for all users at once: `n` [U] counts training interactions, the answer [U] is alpha_u.
+
+    Raises ValueError without users, for a negative count, and where alpha_1 or alpha_2 leaves 0..1.
+    """
+    l_u = long_tail_coefficient(n)
+    if not l_u.size:
+        raise ValueError("there is no user to weigh")
+    return adaptive_weight(l_u, alpha_1, alpha_2, l_u.min(), l_u.max())
+
+
+def _check_alphas(alpha_1: float, alpha_2: float) -> None:
+    for name, value in (("alpha_1", alpha_1), ("alpha_2", alpha_2)):
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name} must lie between 0 and 1, got {value}")
 
 
 # --- U_LLM and U_Rec of a list ---------------------------------------------------------------------
 
 
+def positional_utility(k: int) -> np.ndarray:
+    """U_Rec of a list of k candidates: position s gets -s * C with C = 1, so -1, -2, ..., -k."""
+    return -np.arange(1.0, k + 1)
+
+
+def utility_of_scores(scores) -> np.ndarray:
+    """Minus the position each candidate takes when its list is sorted by `scores` [N, C], highest first, stable."""
+    order = np.argsort(-_finite("the scores", scores, ndim=2), axis=1, kind="stable")
+    utility = np.empty(order.shape)
+    np.put_along_axis(utility, order, np.broadcast_to(positional_utility(order.shape[1]), order.shape), axis=1)
+    return utility
+
+
 def standardise(x) -> np.ndarray:
     """Each list of `x` [N, C] to mean 0 and standard deviation 1; a list of equal scores becomes zeros."""
-    x = _finite("the scores", x)
+    x = _finite("the scores", x, ndim=2)
+    if not x.size:
+        return x.copy()
     centred = x - x.mean(axis=1, keepdims=True)
     spread = centred.std(axis=1, keepdims=True)
     varied = spread > _EQUAL * np.abs(x).max(axis=1, keepdims=True)
@@ -82,18 +147,21 @@ def standardise(x) -> np.ndarray:
 def utilities(llm_scores, rec_scores, kind: str) -> tuple[np.ndarray, np.ndarray]:
     """U_LLM and U_Rec, both [N, C], of candidate lists in the backbone's order; the best candidate has the largest.
 
-    kind "positions": minus the position (1, 2, ...) that a candidate takes by these scores; equal scores keep the order
-    of the list (section 4.4.2, C = 1). kind "standardised": the scores, standardised within the list. Raises ValueError
-    for scores that are not finite, and where `rec_scores` rise within a list (then it is not in the backbone's order).
+    kind "positions": each is minus the position, by the LLM's scores and by the backbone's order (section 4.4.2).
+    kind "standardised": each is its own scores, standardised within the list. Raises ValueError on another kind, on
+    shapes that differ, and where `rec_scores` rise within a list (then the list is not in the backbone's order).
     """
-    llm, rec = _finite("llm_scores", llm_scores), _finite("rec_scores", rec_scores)
+    llm, rec = _finite("llm_scores", llm_scores, ndim=2), _finite("rec_scores", rec_scores, ndim=2)
+    if llm.shape != rec.shape:
+        raise ValueError(f"llm_scores and rec_scores must have one shape [N, C], got {llm.shape} and {rec.shape}")
     rising = np.flatnonzero((np.diff(rec, axis=1) > 0).any(axis=1))
     if len(rising):
         raise ValueError(f"row {rising[0]}: rec_scores rise, but candidates must stand in the backbone's order")
+    if kind == "positions":
+        return utility_of_scores(llm), np.broadcast_to(positional_utility(rec.shape[1]), rec.shape)
     if kind == "standardised":
         return standardise(llm), standardise(rec)
-    orders = (np.argsort(-scores, axis=1, kind="stable") for scores in (llm, rec))
-    return tuple(-1.0 - order.argsort(axis=1) for order in orders)
+    raise ValueError(f"the kind of utility must be one of {', '.join(UTILITIES)}, got {kind!r}")
 
 
 # --- equation 6: the final utility -----------------------------------------------------------------
@@ -102,9 +170,16 @@ def utilities(llm_scores, rec_scores, kind: str) -> tuple[np.ndarray, np.ndarray
 def blend(alpha, u_llm, u_rec) -> np.ndarray:
     """Eq. 6: U = alpha_u * U_LLM + (1 - alpha_u) * U_Rec, for lists [N, C] or ratings [N].
 
-    `alpha` is one weight in 0..1 per case [N], or one number.
+    `alpha` is one weight per case [N], or one number. Raises ValueError where shapes do not fit or a weight leaves
+    0..1.
     """
-    alpha, u_llm, u_rec = (np.asarray(values, dtype=float) for values in (alpha, u_llm, u_rec))
+    alpha, u_llm, u_rec = np.asarray(alpha, dtype=float), np.asarray(u_llm, float), np.asarray(u_rec, float)
+    if u_llm.shape != u_rec.shape:
+        raise ValueError(f"u_llm and u_rec must have one shape, got {u_llm.shape} and {u_rec.shape}")
+    if alpha.ndim and alpha.shape != u_llm.shape[:1]:
+        raise ValueError(f"alpha must be one number or one per case, got {alpha.shape} for {u_llm.shape}")
+    if not ((alpha >= 0) & (alpha <= 1)).all():
+        raise ValueError("every alpha must lie between 0 and 1")
     if alpha.ndim and u_llm.ndim == 2:
         alpha = alpha[:, None]  # [N, 1]
     return alpha * u_llm + (1 - alpha) * u_rec  # (6)
@@ -113,9 +188,9 @@ def blend(alpha, u_llm, u_rec) -> np.ndarray:
 def blend_ratings(alpha, llm_ratings, rec_ratings, scale: tuple[float, float]) -> np.ndarray:
     """Section 4.4.1: eq. 6 on two predicted ratings [N], then clipped to the rating `scale` (lowest, highest).
 
-    Raises ValueError where a rating is not finite.
+    Raises ValueError where shapes differ, a rating is not finite or a weight leaves 0..1.
     """
-    llm, rec = _finite("llm_ratings", llm_ratings), _finite("rec_ratings", rec_ratings)
+    llm, rec = _finite("llm_ratings", llm_ratings, ndim=1), _finite("rec_ratings", rec_ratings, ndim=1)
     return np.clip(blend(alpha, llm, rec), *scale)
 
 
@@ -123,9 +198,13 @@ def rerank(items, utility) -> np.ndarray:
     """The candidates `items` [N, C] by falling `utility` [N, C]; equal utilities keep the backbone's order.
 
     Equal means equal up to rounding: 0.3 * -8 + 0.7 * -3 and 0.3 * -1 + 0.7 * -6 are both -4.5, and tie.
-    Raises ValueError where a utility is not finite.
+    Raises ValueError where shapes differ or a utility is not finite.
     """
-    items, utility = np.asarray(items), _finite("the utility", utility)
+    items, utility = np.asarray(items), _finite("the utility", utility, ndim=2)
+    if items.shape != utility.shape:
+        raise ValueError(f"items and utility must have one shape [N, C], got {items.shape} and {utility.shape}")
+    if not items.size:
+        return items.copy()
     order = np.argsort(-utility, axis=1)
     falling = np.take_along_axis(utility, order, axis=1)
     drop = falling[:, :-1] - falling[:, 1:] > _EQUAL * np.abs(utility).max(axis=1, keepdims=True)
@@ -134,7 +213,7 @@ def rerank(items, utility) -> np.ndarray:
     return np.take_along_axis(items, np.argsort(level, axis=1, kind="stable"), axis=1)
 
 
-def aggregate(items, llm_scores, rec_scores, alpha, kind: str) -> np.ndarray:
+def aggregate(items, llm_scores, rec_scores, alpha, kind: str = "positions") -> np.ndarray:
     """Section 4.4.2 in one step: candidates `items` [N, C] in the backbone's order -> the final order [N, C]."""
     return rerank(items, blend(alpha, *utilities(llm_scores, rec_scores, kind)))
 
@@ -146,7 +225,7 @@ def sharpness(utility, target) -> float:
     """tau >= 0, by which `utility` [m, C] explains the `target` columns [m] best, as softmax(tau * utility).
 
     0 where the targets do not stand above the mean of their lists; bounded where they are the best of every list, since
-    any larger tau would be better still. Raises ValueError where a utility is not finite.
+    any larger tau would be better still. Raises ValueError where shapes do not fit or a utility is not finite.
     """
     above = _above_target(utility, target)
     spread = np.abs(above).max(initial=0.0)
@@ -164,7 +243,7 @@ def list_log_likelihood(utility, target) -> np.ndarray:
     """log softmax(tau * utility) of each list's target, [m]; tau is the one `sharpness` of all the lists.
 
     utility [m, C]; target int [m], the target's column. A list of equal utilities gives -log C. Every position counts,
-    not only the first ones. Raises ValueError where a utility is not finite.
+    not only the first ones. Raises ValueError where shapes do not fit or a utility is not finite.
     """
     return -logsumexp(sharpness(utility, target) * _above_target(utility, target), axis=1)
 
@@ -174,15 +253,17 @@ def rating_log_likelihood(error) -> np.ndarray:
 
     Raises ValueError where an error is not finite.
     """
-    squared = _finite("the error", error) ** 2
+    squared = _finite("the error", error, ndim=1) ** 2
     variance = max(squared.mean(), _EQUAL) if squared.size else 1.0  # no error at all stays finite
     return -(np.log(2 * np.pi * variance) + squared / variance) / 2
 
 
 def _above_target(utility, target) -> np.ndarray:
     """`utility` [m, C], less that of each list's target."""
-    utility = _finite("the utility", utility)
-    return utility - np.take_along_axis(utility, np.asarray(target, dtype=np.int64)[:, None], axis=1)
+    utility, target = _finite("the utility", utility, ndim=2), np.asarray(target)
+    if target.shape != utility.shape[:1]:
+        raise ValueError(f"target must be one column for each list, got {target.shape} for {utility.shape}")
+    return utility - np.take_along_axis(utility, target[:, None].astype(np.int64), axis=1)
 
 
 @dataclass(frozen=True)
@@ -196,38 +277,53 @@ class Choice:
 
 
 def choose_alphas(
-    log_likelihood: Callable[[float, float], Sequence[float]], alpha_2: Sequence[float] = ALPHA_2
+    log_likelihood: Callable[[float, float], Sequence[float]],
+    alpha_1: Sequence[float] = ALPHA_1,
+    alpha_2: Sequence[float] = ALPHA_2,
+    margin: float = 1.0,
 ) -> Choice:
-    """The pair that makes the validation targets likeliest, or alpha_1 = 0 if that gains no more than MARGIN nats.
+    """The pair that makes the validation targets likeliest, or alpha_1 = 0 if that gains no more than `margin` nats.
 
     `log_likelihood(alpha_1, alpha_2)` gives that of each validation case [n]. It is asked once at alpha_1 = 0, where
     alpha_2 has no say. Of equally good pairs the one with the smallest alpha_1 is taken, then the smallest alpha_2.
-    Without a case alpha_1 stays 0. Raises ValueError where a log-likelihood is not finite.
+    Without a case alpha_1 stays 0. Raises ValueError where there is no alpha_2, a pair leaves 0..1 or a value is not
+    finite.
     """
-    pairs = list(product(ALPHA_1, alpha_2))
+    pairs = [(float(first), float(second)) for first in sorted({0.0, *alpha_1}) for second in sorted(alpha_2)]
+    if not pairs:
+        raise ValueError("the grid of alpha_1 and alpha_2 is empty: give at least one alpha_2")
+    for pair in pairs:
+        _check_alphas(*pair)
 
     def total(first: float, second: float) -> float:
         name = f"the log-likelihood at alpha_1 = {first}, alpha_2 = {second}"
-        return float(_finite(name, log_likelihood(first, second)).sum())
+        return float(_finite(name, log_likelihood(first, second), ndim=1).sum())
 
     alone = total(*pairs[0])
     gains = np.array([total(*pair) - alone if pair[0] else 0.0 for pair in pairs])
     best = int(np.argmax(gains >= gains.max() - _SAME_NATS))  # the first of the best uses the least LLM
-    chosen = best if gains[best] > MARGIN else 0
+    chosen = best if gains[best] > margin else 0
     grid = pd.DataFrame(pairs, columns=["alpha_1", "alpha_2"]).assign(value=gains)
     return Choice(*pairs[chosen], float(gains[chosen]), grid)
 
 
 def cross_fitted(
-    choose: Callable[[np.ndarray], Choice], apply: Callable[[Choice], Sequence[float]], users
+    choose: Callable[[np.ndarray], Choice],
+    apply: Callable[[Choice], Sequence[float]],
+    users,
+    folds: int = 5,
+    seed: int = 0,
 ) -> np.ndarray:
     """Each case's value [n] by weights that were chosen without its user: the gain they promise is not too good.
 
-    The users are dealt into FOLDS at random. `choose` gets a mask [n] of the other folds' cases; `apply` gives the
+    The users are dealt into `folds` at random. `choose` gets a mask [n] of the other folds' cases; `apply` gives the
     values [n] of all cases by that choice, of which the fold's own are kept. `users` [n] says whose each case is.
+    Raises ValueError for fewer than two folds.
     """
-    known, user = np.unique(users, return_inverse=True)
-    fold = (np.random.default_rng(0).permutation(len(known)) % FOLDS)[user]
+    if folds < 2:
+        raise ValueError(f"cross-fitting needs two folds or more, got {folds}")
+    known, user = np.unique(np.asarray(users), return_inverse=True)
+    fold = (np.random.default_rng(seed).permutation(len(known)) % folds)[user]
     values = np.empty(len(fold))
     for each in np.unique(fold):
         values[fold == each] = np.asarray(apply(choose(fold != each)))[fold == each]
@@ -242,9 +338,11 @@ def stack_lists(features, target, ridge: float = 1.0) -> np.ndarray:
     largest (McFadden's conditional logit, 1974).
 
     features [m, C, K]: each candidate by K judges; target [m]: the target's column. Newton's method; concave, so there
-    is one answer.
+    is one answer. Raises ValueError where shapes differ.
     """
-    x, target = _finite("the features", features), np.asarray(target)
+    x, target = _finite("the features", features, ndim=3), np.asarray(target)
+    if target.shape != x.shape[:1]:
+        raise ValueError(f"target must be [m] for features [m, C, K], got {target.shape} and {x.shape}")
     w, right = np.zeros(x.shape[2]), x[np.arange(len(x)), target]  # [K], [m, K]
     for _ in range(100):
         p = softmax(x @ w, axis=1)[..., None]  # [m, C, 1]
@@ -259,16 +357,23 @@ def stack_lists(features, target, ridge: float = 1.0) -> np.ndarray:
 
 
 def stack_ratings(features, actual, ridge: float = 1.0) -> np.ndarray:
-    """[K + 1], an intercept and weights: ridge regression of ratings `actual` [n] on K judges' `features` [n, K]."""
-    x, y = _finite("the features", features), _finite("the ratings", actual)
+    """[K + 1], an intercept and weights: ridge regression of ratings `actual` [n] on K judges' `features` [n, K].
+
+    Raises ValueError where shapes differ.
+    """
+    x, y = _finite("the features", features, ndim=2), _finite("the ratings", actual, ndim=1)
+    if len(x) != len(y):
+        raise ValueError(f"actual must be [n] for features [n, K], got {y.shape} and {x.shape}")
     centre, mean = x.mean(axis=0), y.mean()
     w = np.linalg.solve((x - centre).T @ (x - centre) + ridge * np.eye(x.shape[1]), (x - centre).T @ (y - mean))
     return np.concatenate([[mean - centre @ w], w])
 
 
-def _finite(name: str, values) -> np.ndarray:
-    """`values` as float64, or ValueError where an entry is not finite."""
+def _finite(name: str, values, ndim: int | None = None) -> np.ndarray:
+    """`values` as float64, or ValueError where the number of axes is wrong or an entry is not finite."""
     values = np.asarray(values, dtype=np.float64)
+    if ndim is not None and values.ndim != ndim:
+        raise ValueError(f"{name} must have {ndim} axes, got shape {values.shape}")
     if not np.isfinite(values).all():
         where = tuple(int(i) for i in np.argwhere(~np.isfinite(values))[0])
         raise ValueError(f"{name} must be finite, got {values[where]} at {where}")

@@ -9,7 +9,6 @@ from hypothesis.extra.numpy import arrays
 from llama4rec_core import aggregation as agg
 from llama4rec_core.evaluation import hit, ndcg, target_rank
 
-KINDS = ("positions", "standardised")
 unit = st.floats(0, 1)
 scores = arrays(np.float64, st.tuples(st.integers(1, 5), st.integers(1, 8)), elements=st.integers(-50, 50))
 
@@ -23,7 +22,7 @@ def test_most_similar_user_by_hand():
 
 
 def test_similarity_ignores_length_and_excludes_oneself():
-    assert agg.most_similar_user(np.array([[1.0, 0], [100, 100], [0.1, 0.01]]))[0] == 2
+    assert agg.most_similar_user(np.array([[1.0, 0], [100, 100], [0.1, 0.01]]), users=[0]).tolist() == [2]
 
 
 def test_ties_go_to_the_lowest_id_and_zero_embeddings_have_cosine_zero():
@@ -31,6 +30,12 @@ def test_ties_go_to_the_lowest_id_and_zero_embeddings_have_cosine_zero():
     assert agg.most_similar_user(same).tolist() == [1] + [0] * 39
     embeddings = np.array([[0, 0], [1, 0], [-1, 0.0]])
     assert agg.most_similar_user(embeddings).tolist() == [1, 0, 0]  # 0 beats the cosine of -1
+
+
+def test_only_allowed_users_are_chosen():
+    embeddings = np.array([[1, 0], [1, 0.1], [0, 1], [0.1, 1]])
+    allowed = np.array([False, False, True, True])
+    assert agg.most_similar_user(embeddings, allowed=allowed).tolist() == [3, 3, 3, 2]
 
 
 def test_blocks_give_what_the_whole_matrix_gives():
@@ -44,9 +49,19 @@ def test_blocks_give_what_the_whole_matrix_gives():
 # --- equations 5 and 7 -----------------------------------------------------------------------------
 
 
-def test_histories_of_one_length_leave_the_cut_off():
+def test_long_tail_coefficient_by_hand():
+    np.testing.assert_allclose(agg.long_tail_coefficient([0, 1, np.e - 1, 99]), [0, np.log(2), 1, np.log(100)])
+
+
+def test_adaptive_weight_by_hand():
+    # l from 1 to 5: quotients 1, 0.75, 0.25, 0; cut off at 0.3; scaled by 0.5
+    weight = agg.adaptive_weight([1, 2, 4, 5], alpha_1=0.5, alpha_2=0.3, l_min=1, l_max=5)
+    np.testing.assert_allclose(weight, [0.5, 0.375, 0.15, 0.15])
+
+
+def test_equal_extremes_leave_the_cut_off():
+    np.testing.assert_allclose(agg.adaptive_weight([2, 2], 0.5, 0.4, 2, 2), [0.2, 0.2])
     np.testing.assert_allclose(agg.user_weights([7], 0.5, 0.4), [0.2])  # one user
-    np.testing.assert_allclose(agg.user_weights([7, 7], 0.5, 0.4), [0.2, 0.2])
 
 
 def test_user_weights_by_hand():
@@ -59,7 +74,7 @@ def test_the_tail_user_leans_on_the_llm_and_the_busy_user_on_the_backbone():
     alpha = agg.user_weights([2, 500], 0.9, 0.1)
     assert alpha.tolist() == [0.9, pytest.approx(0.09)]
     llm, rec = np.array([[0.0, 1, 2]] * 2), np.array([[2.0, 1, 0]] * 2)
-    for kind in KINDS:
+    for kind in agg.UTILITIES:
         assert agg.aggregate([[5, 6, 7]] * 2, llm, rec, alpha, kind).tolist() == [[7, 6, 5], [5, 6, 7]]
 
 
@@ -82,13 +97,18 @@ def test_cut_off_of_one_is_uniform(n, alpha_1):
     assert (agg.user_weights(n, alpha_1, 1) == alpha_1).all()
 
 
+def test_rounding_at_the_extremes_leaves_no_weight_outside_its_bounds():
+    weight = agg.adaptive_weight([1 - 5e-13, 2 + 5e-13], 1, 0, l_min=1, l_max=2)
+    assert weight.tolist() == [1, 0]
+
+
 # --- utilities -------------------------------------------------------------------------------------
 
 
 def test_positional_utilities_by_hand():
-    u_llm, u_rec = agg.utilities([[0.2, 0.9, 0.5], [4, 5, 4]], [[9, 5, 5]] * 2, "positions")
-    assert u_llm.tolist() == [[-3, -1, -2], [-2, -1, -3]]  # a tie keeps the backbone's order
-    assert u_rec.tolist() == [[-1, -2, -3]] * 2 and u_llm.dtype == u_rec.dtype == np.float64
+    assert agg.positional_utility(3).tolist() == [-1, -2, -3]
+    assert agg.utility_of_scores([[0.2, 0.9, 0.5]]).tolist() == [[-3, -1, -2]]
+    assert agg.utility_of_scores([[4, 5, 4]]).tolist() == [[-2, -1, -3]]  # a tie keeps the backbone's order
 
 
 def test_standardise_by_hand():
@@ -110,12 +130,12 @@ def test_the_two_kinds_of_utility_by_hand():
     assert u_llm.tolist() == [[-1, 1]] and u_rec.tolist() == [[1, -1]]  # raw, 100 would drown the LLM's 1
     u_llm, u_rec = agg.utilities(llm, rec, "positions")
     assert u_llm.tolist() == [[-2, -1]] and u_rec.tolist() == [[-1, -2]]
-    for kind in KINDS:
+    for kind in agg.UTILITIES:
         assert agg.aggregate([[7, 8]], llm, rec, 0.6, kind).tolist() == [[8, 7]]
         assert agg.aggregate([[7, 8]], llm, rec, 0.4, kind).tolist() == [[7, 8]]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", agg.UTILITIES)
 def test_the_best_candidate_has_the_largest_utility(kind):
     rng = np.random.default_rng(0)
     llm, rec = rng.normal(size=(50, 10)), -np.sort(rng.normal(size=(50, 10)), axis=1)
@@ -124,9 +144,9 @@ def test_the_best_candidate_has_the_largest_utility(kind):
     assert (np.diff(u_rec, axis=1) < 0).all()
 
 
-def test_the_kinds_of_utility_may_order_a_list_differently():
+def test_positions_are_the_default():
     llm, rec = [[0.0, 1, 2]], [[9.0, 0, 0]]
-    assert agg.aggregate([[5, 6, 7]], llm, rec, 0.5, "positions").tolist() == [[5, 6, 7]]  # -2, -2, -2: all tie
+    assert agg.aggregate([[5, 6, 7]], llm, rec, 0.5).tolist() == [[5, 6, 7]]  # -2, -2, -2: all tie
     assert agg.aggregate([[5, 6, 7]], llm, rec, 0.5, "standardised").tolist() == [[7, 5, 6]]  # sums 0.2, -0.7, 0.5
 
 
@@ -145,7 +165,7 @@ def test_single_precision_scores_are_added_in_double():
     one = np.float32([0.1, 0.7])
     assert agg.blend(one, one, -one).tolist() == [2 * float(x) ** 2 - float(x) for x in one]
     assert agg.blend(0.5, one, one).dtype == agg.blend(one, one, one).dtype == np.float64
-    assert agg.standardise(one[None]).dtype == np.float64
+    assert agg.standardise(one[None]).dtype == agg.long_tail_coefficient(one).dtype == np.float64
 
 
 @given(unit, st.floats(-9, 9), st.floats(-9, 9))
@@ -175,12 +195,12 @@ def test_positions_equal_exact_arithmetic(tenths):
     positions = np.random.default_rng(0).permuted(np.tile(np.arange(1, 11), (2000, 1)), axis=1)
     exact = tenths * positions + (10 - tenths) * np.arange(1, 11)
     items = np.broadcast_to(np.arange(10), positions.shape)
-    rec = np.tile(-np.arange(1.0, 11), (len(positions), 1))
+    rec = np.broadcast_to(agg.positional_utility(10), positions.shape)
     mixed = agg.aggregate(items, -positions, rec, tenths / 10, "positions")
     assert (mixed == np.argsort(exact, axis=1, kind="stable")).all()
 
 
-@given(scores, unit, st.sampled_from(KINDS), st.data())
+@given(scores, unit, st.sampled_from(agg.UTILITIES), st.data())
 @settings(max_examples=150)
 def test_aggregation_permutes_and_obeys_the_extremes(llm, alpha, kind, data):
     n, c = llm.shape
@@ -204,7 +224,7 @@ def test_no_case_at_all_is_fine():
     assert agg.aggregate(np.empty((0, 3), int), np.empty((0, 3)), np.empty((0, 3)), 0.5, "standardised").shape == (0, 3)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", agg.UTILITIES)
 def test_no_order_brings_in_a_missing_target(kind):
     """Why the LLM need not be asked about such lists: with random LLM scores or none, for every pair of the grid and
     every K, their metrics are 0 and no other list's metrics change."""
@@ -288,9 +308,9 @@ def test_the_likelihood_of_rating_errors_by_hand():
 
 
 def test_the_likeliest_pair_is_chosen_and_the_grid_holds_every_gain():
-    choice = agg.choose_alphas(lambda a1, a2: [10 * a1 + a2 - 7, -3], alpha_2=(0.1, 0.5))
+    choice = agg.choose_alphas(lambda a1, a2: [10 * a1 + a2 - 7, -3], alpha_1=(0.9, 0.3), alpha_2=(0.5, 0.1))
     assert (choice.alpha_1, choice.alpha_2) == (0.9, 0.5) and choice.gain == pytest.approx(9.4)
-    expected = [[a1, a2, 10 * a1 + (a2 - 0.1) * (a1 > 0)] for a1 in agg.ALPHA_1 for a2 in (0.1, 0.5)]
+    expected = [[0, 0.1, 0], [0, 0.5, 0], [0.3, 0.1, 3], [0.3, 0.5, 3.4], [0.9, 0.1, 9], [0.9, 0.5, 9.4]]
     np.testing.assert_allclose(choice.grid[["alpha_1", "alpha_2", "value"]], expected, atol=1e-12)
 
 
@@ -304,12 +324,12 @@ def test_the_grid_is_the_paper_s_and_the_backbone_alone_is_asked_about_once():
 
 
 def test_a_gain_of_a_nat_or_less_keeps_the_backbone_alone():
-    def of(gain):
-        return agg.choose_alphas(lambda a1, a2: [-50, -50 + gain * (a1 == 0.3)])
+    def of(gain, **more):
+        return agg.choose_alphas(lambda a1, a2: [-50, -50 + gain * (a1 == 0.3)], **more)
 
     assert (of(1.0).alpha_1, of(1.0).alpha_2, of(1.0).gain) == (0.0, 0.1, 0.0) and of(1.0).grid["value"].max() == 1
     assert (of(1.01).alpha_1, of(1.01).gain) == (0.3, pytest.approx(1.01))
-    assert of(-5.0).alpha_1 == 0
+    assert of(1.01, margin=2).alpha_1 == 0 and of(-5.0).alpha_1 == 0
 
 
 def test_a_sum_decides_not_how_many_cases_are_better():
@@ -317,8 +337,8 @@ def test_a_sum_decides_not_how_many_cases_are_better():
     assert agg.choose_alphas(lambda a1, a2: [-9 * a1, 3 * a1, 3 * a1]).alpha_1 == 0
 
 
-def test_of_equal_pairs_the_one_with_less_llm_is_taken():
-    choice = agg.choose_alphas(lambda a1, a2: [5 * (a1 >= 0.5) + 1e-9 * a1])
+def test_of_equal_pairs_the_one_with_less_llm_is_taken_whatever_the_order_of_the_grid():
+    choice = agg.choose_alphas(lambda a1, a2: [5 * (a1 >= 0.5) + 1e-9 * a1], agg.ALPHA_1[::-1], agg.ALPHA_2[::-1])
     assert (choice.alpha_1, choice.alpha_2, choice.gain) == (0.5, 0.1, pytest.approx(5))
 
 
@@ -345,12 +365,13 @@ def test_no_user_s_value_comes_from_weights_that_the_user_helped_to_choose():
 def test_folds_are_of_users_at_random_and_the_same_every_time():
     users = np.arange(100)
 
-    def folds():
+    def folds(**more):
         found = []
-        agg.cross_fitted(lambda mask: found.append(np.flatnonzero(~mask).tolist()), lambda _: users, users)
+        agg.cross_fitted(lambda mask: found.append(np.flatnonzero(~mask).tolist()), lambda _: users, users, **more)
         return found
 
-    assert folds() == folds() and [len(fold) for fold in folds()] == [20] * 5 and folds()[0] != list(range(0, 100, 5))
+    assert folds() == folds() != folds(seed=1) and [len(fold) for fold in folds()] == [20] * 5
+    assert [len(fold) for fold in folds(folds=2)] == [50, 50] and folds()[0] != list(range(0, 100, 5))
 
 
 def test_a_value_is_of_the_case_it_stands_with():
@@ -361,11 +382,61 @@ def test_a_value_is_of_the_case_it_stands_with():
 # --- what is refused -------------------------------------------------------------------------------
 
 NAN = np.nan
+ONE, TWO, MASK = np.ones((1, 2)), np.ones((3, 2)), np.array([False, True, False])
 REFUSED = {
+    "a user alone": (lambda: agg.most_similar_user(ONE), "user 0 has no other allowed user to be similar to"),
+    "nobody allowed": (
+        lambda: agg.most_similar_user(TWO, allowed=MASK),
+        "user 1 has no other allowed user to be similar to",
+    ),
+    "an unknown user": (lambda: agg.most_similar_user(TWO, users=[1, 3]), "users must lie in 0..2, got 1..3"),
+    "a negative user": (lambda: agg.most_similar_user(TWO, users=[-1, 2]), "users must lie in 0..2, got -1..2"),
+    "ids for a mask": (
+        lambda: agg.most_similar_user(TWO, allowed=np.arange(3)),
+        "allowed must be a boolean mask of 3 users, got int64 (3,)",
+    ),
+    "a short mask": (
+        lambda: agg.most_similar_user(TWO, allowed=MASK[:2]),
+        "allowed must be a boolean mask of 3 users, got bool (2,)",
+    ),
     "an embedding of NaN": (
         lambda: agg.most_similar_user([[1.0, 2], [3, NAN]]),
         "embeddings must be finite, got nan at (1, 1)",
     ),
+    "one embedding": (lambda: agg.most_similar_user([1.0, 2]), "embeddings must have 2 axes, got shape (2,)"),
+    "negative counts": (
+        lambda: agg.long_tail_coefficient([3, -1]),
+        "the number of interactions must not be negative, got -1",
+    ),
+    "an infinite count": (
+        lambda: agg.long_tail_coefficient([np.inf]),
+        "the number of interactions must be finite, got inf at (0,)",
+    ),
+    "a coefficient of NaN": (
+        lambda: agg.adaptive_weight([NAN], 0.5, 0.5, 1, 2),
+        "the long-tail coefficient must be finite, got nan at (0,)",
+    ),
+    "alpha_1 below 0": (lambda: agg.user_weights([1], -0.1, 0.5), "alpha_1 must lie between 0 and 1, got -0.1"),
+    "alpha_1 above 1": (lambda: agg.user_weights([1], 1.1, 0.5), "alpha_1 must lie between 0 and 1, got 1.1"),
+    "alpha_1 of NaN": (lambda: agg.user_weights([1], NAN, 0.5), "alpha_1 must lie between 0 and 1, got nan"),
+    "alpha_2 below 0": (lambda: agg.user_weights([1], 0.5, -0.1), "alpha_2 must lie between 0 and 1, got -0.1"),
+    "alpha_2 above 1": (lambda: agg.user_weights([1], 0.5, 1.1), "alpha_2 must lie between 0 and 1, got 1.1"),
+    "extremes in the wrong order": (
+        lambda: agg.adaptive_weight([1.0], 0.5, 0.5, 2, 1),
+        "l_min must not exceed l_max, got 2 and 1",
+    ),
+    "a coefficient below l_min": (
+        lambda: agg.adaptive_weight([0.5, 2], 0.5, 0.5, 1, 2),
+        "long-tail coefficients 0.5..2 leave [l_min, l_max] = [1, 2]; take both over all users",
+    ),
+    "a coefficient above l_max": (
+        lambda: agg.adaptive_weight([1, 2.5], 0.5, 0.5, 1, 2),
+        "long-tail coefficients 1..2.5 leave [l_min, l_max] = [1, 2]; take both over all users",
+    ),
+    "no user": (lambda: agg.user_weights([], 0.5, 0.5), "there is no user to weigh"),
+    "scores of one list": (lambda: agg.utility_of_scores([1, 2]), "the scores must have 2 axes, got shape (2,)"),
+    "scores of NaN": (lambda: agg.utility_of_scores([[NAN]]), "the scores must be finite, got nan at (0, 0)"),
+    "one list to standardise": (lambda: agg.standardise([1, 2]), "the scores must have 2 axes, got shape (2,)"),
     "NaN to standardise": (lambda: agg.standardise([[1, NAN]]), "the scores must be finite, got nan at (0, 1)"),
     "LLM scores of NaN": (
         lambda: agg.utilities([[NAN]], [[1]], "positions"),
@@ -375,10 +446,36 @@ REFUSED = {
         lambda: agg.utilities([[1]], [[NAN]], "positions"),
         "rec_scores must be finite, got nan at (0, 0)",
     ),
+    "LLM scores of one list": (
+        lambda: agg.utilities([1], [[1]], "positions"),
+        "llm_scores must have 2 axes, got shape (1,)",
+    ),
+    "backbone scores of one list": (
+        lambda: agg.utilities([[1]], [1], "positions"),
+        "rec_scores must have 2 axes, got shape (1,)",
+    ),
+    "scores of other lists": (
+        lambda: agg.utilities([[1, 2]], [[2, 1, 0]], "positions"),
+        "llm_scores and rec_scores must have one shape [N, C], got (1, 2) and (1, 3)",
+    ),
     "candidates in another order": (
         lambda: agg.utilities([[1, 2], [1, 2]], [[2, 2], [1, 2]], "standardised"),
         "row 1: rec_scores rise, but candidates must stand in the backbone's order",
     ),
+    "another kind": (
+        lambda: agg.utilities([[1, 2]], [[2, 1]], "score"),
+        "the kind of utility must be one of positions, standardised, got 'score'",
+    ),
+    "utilities of other lists": (
+        lambda: agg.blend(0.5, [[1]], [[1, 2]]),
+        "u_llm and u_rec must have one shape, got (1, 1) and (1, 2)",
+    ),
+    "alpha of other cases": (
+        lambda: agg.blend([0.5], [1, 2], [1, 2]),
+        "alpha must be one number or one per case, got (1,) for (2,)",
+    ),
+    "alpha above 1": (lambda: agg.blend([0.5, 1.5], [1, 2], [1, 2]), "every alpha must lie between 0 and 1"),
+    "alpha below 0": (lambda: agg.blend(-0.5, [1, 2], [1, 2]), "every alpha must lie between 0 and 1"),
     "an LLM rating of NaN": (
         lambda: agg.blend_ratings(0.5, [NAN], [3], (1, 5)),
         "llm_ratings must be finite, got nan at (0,)",
@@ -387,10 +484,39 @@ REFUSED = {
         lambda: agg.blend_ratings(0.5, [3], [NAN], (1, 5)),
         "rec_ratings must be finite, got nan at (0,)",
     ),
+    "LLM ratings in two axes": (
+        lambda: agg.blend_ratings(0.5, [[3]], [3], (1, 5)),
+        "llm_ratings must have 1 axes, got shape (1, 1)",
+    ),
+    "backbone ratings in two axes": (
+        lambda: agg.blend_ratings(0.5, [3], [[3]], (1, 5)),
+        "rec_ratings must have 1 axes, got shape (1, 1)",
+    ),
     "a utility of NaN": (lambda: agg.rerank([[1, 2]], [[NAN, 0]]), "the utility must be finite, got nan at (0, 0)"),
+    "utilities of one list": (lambda: agg.rerank([1], [1]), "the utility must have 2 axes, got shape (1,)"),
+    "items of other lists": (
+        lambda: agg.rerank([[1, 2]], [[0.0]]),
+        "items and utility must have one shape [N, C], got (1, 2) and (1, 1)",
+    ),
+    "no pair": (
+        lambda: agg.choose_alphas(lambda a1, a2: [1.0], alpha_2=()),
+        "the grid of alpha_1 and alpha_2 is empty: give at least one alpha_2",
+    ),
+    "a pair outside": (
+        lambda: agg.choose_alphas(lambda a1, a2: [1.0], alpha_2=(0.5, 2)),
+        "alpha_2 must lie between 0 and 1, got 2.0",
+    ),
     "a log-likelihood of NaN": (
         lambda: agg.choose_alphas(lambda a1, a2: [NAN]),
         "the log-likelihood at alpha_1 = 0.0, alpha_2 = 0.1 must be finite, got nan at (0,)",
+    ),
+    "log-likelihoods in two axes": (
+        lambda: agg.choose_alphas(lambda a1, a2: [[1.0]]),
+        "the log-likelihood at alpha_1 = 0.0, alpha_2 = 0.1 must have 1 axes, got shape (1, 1)",
+    ),
+    "targets of other lists": (
+        lambda: agg.list_log_likelihood([[1, 2]], [0, 1]),
+        "target must be one column for each list, got (2,) for (1, 2)",
     ),
     "a utility of NaN to be sharpened": (
         lambda: agg.sharpness([[1, NAN]], [0]),
@@ -399,6 +525,10 @@ REFUSED = {
     "an error of NaN": (
         lambda: agg.rating_log_likelihood([1, NAN]),
         "the error must be finite, got nan at (1,)",
+    ),
+    "one fold": (
+        lambda: agg.cross_fitted(lambda mask: None, lambda choice: [1.0], [0], folds=1),
+        "cross-fitting needs two folds or more, got 1",
     ),
 }
 

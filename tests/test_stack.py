@@ -39,6 +39,8 @@ def test_one_judge_and_one_list_by_hand():
     # always the first: ridge w = 2 (1 - 1 / (1 + exp(-w)))
     (w,) = aggregation.stack_lists(features, [0, 0])
     assert w == pytest.approx(2 * (1 - 1 / (1 + np.exp(-w))))
+    with pytest.raises(ValueError, match="target must be"):
+        aggregation.stack_lists(features, [0])
 
 
 def test_ratings_are_regressed_with_an_intercept():
