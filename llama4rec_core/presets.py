@@ -157,7 +157,7 @@ class TuningSettings:
     warmup: Share = 0.05
     """The share of steps in which the learning rate rises."""
     row_tokens: Count = 3072
-    """A packed row holds as many examples as fit."""
+    """A packed row holds as many examples as fit; of LLM'' the same ones, longer by their hints."""
     rows_per_step: Count = 1
     """Rows of one optimiser step (gradient accumulation)."""
     choice_weight: Weight = 0.1

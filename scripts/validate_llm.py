@@ -58,23 +58,29 @@ def main() -> None:
 
 
 def worth(known: Predictions, scores: pd.DataFrame, utilities: str, n_train: np.ndarray) -> dict:
-    """NDCG@5 within the lists that hold their target: the LLM's, the backbone's, and how much the blend of both gains
-    over the backbone (`diff`, by weights chosen on other users). nats: what the chosen weights gain in the target's
-    log-likelihood, a mean over the lists with its standard error."""
+    """Means over users of what is found in the lists that hold their target. NDCG@5: the LLM's, the backbone's, and
+    how much the blend of both gains over the backbone (`diff`, by weights chosen on other users). nats: what the blend
+    gains in the target's log-likelihood, with its standard error."""
     lists = Lists.of(known, scores, utilities)
     lists = lists.only(lists.rank(1.0) > 0)
     blend = VARIANTS["w/o DA"]
     choice = experiment.choose_weights(blend, lists, n_train)
-    gains = lists.log_likelihood(experiment.weights_of(blend, choice, n_train)) - lists.log_likelihood(0.0)
-    ours, base = (
-        evaluation.per_user(values, lists.users).to_numpy()
-        for values in (experiment.cross_fitted(blend, lists, n_train), lists.metric(0.0))
+    chosen = experiment.weights_of(blend, choice, n_train)
+
+    def of_users(values: np.ndarray) -> np.ndarray:
+        return evaluation.per_user(values, lists.users).to_numpy()
+
+    llm, backbone, both = (
+        of_users(values)
+        for values in (lists.metric(1.0), lists.metric(0.0), experiment.cross_fitted(blend, lists, n_train))
     )
-    difference = evaluation.compare(ours, base)
+    gains = of_users(lists.log_likelihood(chosen) - lists.log_likelihood(0.0))
+    difference = evaluation.compare(both, backbone)
     return {
-        "lists": len(gains),
-        "llm": float(lists.metric(1.0).mean()),
-        "backbone": float(lists.metric(0.0).mean()),
+        "users": len(gains),
+        "lists": len(lists.users),
+        "llm": float(llm.mean()),
+        "backbone": float(backbone.mean()),
         "diff": difference.diff,
         "diff_ci_low": difference.ci_low,
         "diff_ci_high": difference.ci_high,

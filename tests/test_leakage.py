@@ -18,7 +18,7 @@ from llama4rec_core.aggregation import most_similar_user
 from llama4rec_core.backbones.fit import fit, training_data
 from llama4rec_core.backbones.predict import predict_cases
 from llama4rec_core.data.prepared import prepare
-from llama4rec_core.llm.examples import by_kind, candidate_lists, rating_groups, rating_prompt, trunk
+from llama4rec_core.llm.examples import by_kind, candidate_lists, next_examples, rating_groups, rating_prompt, trunk
 from llama4rec_core.llm.hints import Hints
 from llama4rec_core.llm.titles import Titles
 from llama4rec_core.presets import TrunkSettings
@@ -112,7 +112,7 @@ def window_prompts(ready, predictions):
     """Every prompt of the user's window cases as text, without the changed item's own branch."""
     out, histories = {}, ready.histories
     for task, known in predictions.items():
-        hints = Hints(most_similar_user(known.embeddings), histories.n_before_window, 8)
+        hints = hints_of(ready, known)
         known = known.only((known.cases["user"] == USER).to_numpy())
         if task == "rating":
             ((key, rows),) = rating_groups(known.cases, known.ratings)
@@ -123,7 +123,16 @@ def window_prompts(ready, predictions):
             lists = candidate_lists(known.cases, known.items)
             prompts = [ranker(ready).prompt(each, hints) for each in lists]
             out[task] = [(prompt.key, LLM.text(prompt), LLM.branches(prompt)) for prompt in prompts]
+    ranking = [(known, hints_of(ready, known)) for task, known in predictions.items() if task != "rating"]
+    pieces = [each.prompt for each in next_examples(ranker(ready), ranking)]
+    pieces = [prompt for prompt in pieces if prompt.key.startswith(f"next-{USER}-")]
+    end = ranker(ready).titles.quoted(int(histories.history(USER, histories.n_train[USER], 1)[0]))
+    out["next"] = [LLM.text(prompt).removesuffix(LLM.decode(end)) for prompt in pieces]  # without the changed item
     return out
+
+
+def hints_of(ready, known):
+    return Hints(most_similar_user(known.embeddings), ready.histories.n_before_window, 8)
 
 
 def test_history_and_hints_do_not_depend_on_the_target(fitted):
@@ -132,13 +141,14 @@ def test_history_and_hints_do_not_depend_on_the_target(fitted):
     count = fitted[0][0].window[USER]
     assert len(before["sequential"]) == count > 1 and len(before["direct"]) == 1
     prompts = [*before["direct"], *before["sequential"], *before["rating"]]
-    assert all("similar taste" in text for _, text, _ in prompts)
+    assert all("similar taste" in text for text in [*(text for _, text, _ in prompts), *before["next"]])
+    assert len(before["next"]) == -(-count // 20)
     assert len(before["rating"][0][2]) == count - 1 and "predicts" in before["rating"][0][2][0]
 
 
 def test_the_same_check_fails_on_out_of_fold_backbones_that_saw_the_windows(ratings):
     before, after = (window_prompts(*predictions_of(dataset, leaky=True)) for dataset in (ratings, changed(ratings)))
-    assert all(before[what] != after[what] for what in ("direct", "sequential", "predicted"))
+    assert all(before[what] != after[what] for what in ("direct", "sequential", "predicted", "next"))
 
 
 def kinds_of(ready, predictions, quoted=None):
@@ -155,14 +165,14 @@ def test_the_users_with_a_window_give_all_examples(fitted):
     ready, predictions = fitted[0]
     for quoted in (None, ready.histories.n_before_window):
         kinds = kinds_of(ready, predictions, quoted)
-        at = {"direct": 2, "sequential": 2, "rating": 1, "pair": 1}  # where the key says the user
+        at = {"direct": 2, "sequential": 2, "next": 1, "rating": 1, "pair": 1}  # where the key says the user
         users = [int(each.prompt.key.split("-")[at[kind]]) for kind, found in kinds.items() for each in found]
         assert set(users) == set(np.flatnonzero(ready.window)) and len(set(users)) == 10
         assert all(kinds.values())
 
 
 def test_no_hint_quotes_a_window_but_one_that_quotes_all_of_training_does(fitted):
-    """Of every list and rating: what stands under the similar user is what that user had before the window."""
+    """Of every example but pairs: what stands under the similar user is what that user had before the window."""
     ready, predictions = fitted[0]
     histories, names = ready.histories, ranker(ready).titles.names
     similar = {task: most_similar_user(known.embeddings) for task, known in predictions.items()}
@@ -170,7 +180,10 @@ def test_no_hint_quotes_a_window_but_one_that_quotes_all_of_training_does(fitted
         found = []
         for task, examples in kinds_of(ready, predictions, quoted).items():
             for each in examples if task != "pair" else ():
-                other = similar[task][int(each.prompt.key.split("-")[1 if task == "rating" else 2])]
+                user = int(each.prompt.key.split("-")[1 if task in ("rating", "next") else 2])
+                piece = (int(each.prompt.key.split("-")[2]) - int(histories.n_before_window[user])) // 20
+                turn = list(predictions)[piece % 2] if task == "next" else task  # the ranking tasks take turns
+                other = similar[turn][user]
                 begin = re.split("\nA recommender|\nRatings from", LLM.text(each.prompt))[0]
                 first, *lines = begin.splitlines()
                 assert "similar taste" in first and lines

@@ -33,11 +33,31 @@ def said(utility_of_target) -> pd.DataFrame:
 
 def test_an_llm_that_knows_gains_what_there_is_to_gain_and_a_list_without_its_target_does_not_count():
     found = script("validate_llm").worth(known_lists(), said(5.0), "standardised", N_TRAIN)
-    assert found["lists"] == USERS - 1
+    assert found["lists"] == found["users"] == USERS - 1
     assert found["llm"] == 1 and found["backbone"] == pytest.approx(1 / np.log2(4))  # first, third
     assert found["diff"] == pytest.approx(1 - 1 / np.log2(4)) and found["alpha_1"] > 0
     assert found["nats"] == pytest.approx(np.log(4), rel=1e-3)  # from chance to certain
     assert found["nats_se"] == pytest.approx(0, abs=1e-9)
+
+
+def test_every_user_weighs_the_same_however_many_lists_they_have():
+    known, scores = known_lists(), said(5.0)
+    more = [known.cases.iloc[[0]].assign(prefix=prefix) for prefix in (4, 5)]  # of user 0, where the LLM is wrong
+    rows = [0, 0, *range(USERS)]
+    known = Predictions(
+        pd.concat([*more, known.cases], ignore_index=True),
+        known.items[rows],
+        known.scores[rows],
+        None,
+        known.embeddings,
+    )
+    wrong = [
+        scores[scores["key"] == "valid-0-3"].assign(key=f"valid-0-{n}", utility=[3.0, 2.0, -9.0, 1.0]) for n in (4, 5)
+    ]
+    found = script("validate_llm").worth(known, pd.concat([scores, *wrong]), "standardised", N_TRAIN)
+    assert found["users"] == USERS - 1 and found["lists"] == USERS + 1
+    of_user_0 = (1 + 2 / np.log2(5)) / 3  # first once, fourth twice
+    assert found["llm"] == pytest.approx((USERS - 2 + of_user_0) / (USERS - 1))
 
 
 def test_an_llm_that_says_what_the_backbone_says_gains_nothing():

@@ -48,8 +48,9 @@ class Report(TrainerCallback):
 def tune(
     llm: LLM, rows: Sequence[Sequence[Example]], settings: TuningSettings, learning_rate: float, folder: Path, seed: int
 ) -> Path:
-    """Tune `llm`, whose weights must be float32, on rows of examples as `pack` makes them (none: it stays as it is) and
-    leave it in `folder`, with `tuning.json` (the LLM, tokens, steps, seconds) and `curve.csv` (step, loss) beside it.
+    """Tune `llm`, whose weights must be float32, on rows of examples, a step each, and leave it in `folder`, with
+    `tuning.json` (the LLM, tokens, steps, seconds) and `curve.csv` (step, loss) beside it. Without rows it stays as it
+    is. `pack` makes rows.
 
     Stopped and called again with the same rows and settings, it goes on from its last intermediate checkpoint and
     ends with the same weights; these lie in hidden folders beside `folder` until `clean` removes them.
