@@ -65,6 +65,15 @@ def checkpoint(wildcards):
     return [] if wildcards.llm == "untuned" else f"{RUN}/llm/{wildcards.llm}-s{wildcards.seed}/tuning.json"
 
 
+def first(wildcards):
+    """What must be asked before: the first rating backbone's, whose answers without hints serve them all."""
+    names = [name for name in PRESET.backbones if task_of(name) == "rating"]
+    mine = (wildcards.name, wildcards.fit)
+    if wildcards.llm == "with_hints" or wildcards.name not in names or mine == (names[0], "base"):
+        return []
+    return f"{RUN}/scores/{names[0]}-base-{wildcards.llm}-s{wildcards.seed}.parquet"
+
+
 def fits(name):
     """Of a backbone, those that its rows put together with an opinion."""
     return sorted({variant.fit for variant in rows_of(PRESET.rows, task_of(name)).values()})
@@ -215,6 +224,7 @@ rule tune_with_hints:  # LLM''
 rule ask:  # an LLM about a backbone's lists or ratings
     input:
         lambda w: backbone(w.name, w.seed, w.fit),
+        first,
         checkpoint,
         lambda w: PRIOR if w.llm == "untuned" else [],
     output:

@@ -5,7 +5,8 @@
 
 FIT: base, augmented or random. LLM: untuned (validation alone), without_hints (LLM') or with_hints (LLM''). The prompts
 of LLM'' carry that fit's hints. Only lists that hold their target are asked about. Stopped and started again, it goes
-on after the last finished batch.
+on after the last finished batch. A rating prompt without hints names no backbone: the answers to them are kept once, and
+every rating backbone's file is made of the same.
 """
 
 import argparse
@@ -50,7 +51,8 @@ def main() -> None:
     tuned = asked.llm != "untuned"
     llm = model.load(preset.llm, run.path(f"llm/{asked.llm}-{s}") if tuned else None)
     name = f"ways/{asked.backbone}-{asked.way}-{s}" if asked.way else f"{asked.backbone}-{asked.fit}-{asked.llm}-{s}"
-    answers = run.path(f"scores/.answers/{name}.parquet")
+    shared = task == "rating" and hints is None
+    answers = run.path(f"scores/.answers/{f'rating-{asked.llm}-{s}' if shared else name}.parquet")
     log_p = None
     if not tuned and needs_prior(preset, asked.way):
         log_p = pd.read_parquet(run.path("llm/prior.parquet"))["log_p"].to_numpy()

@@ -38,11 +38,13 @@ def table(
     costs: dict[str, dict], sizes: dict[str, int], rate: float, price_read: float, price_written: float
 ) -> pd.DataFrame:
     """One row for each file of answers and their sum. costs: what `batches.cost` reads; rate: `machine_rate`;
-    prices: dollars for a million tokens read or written.
+    prices: dollars for a million tokens read or written. Files made of the same answers are one: the first.
 
     Columns: what, prompts, tokens_read, tokens_written, seconds, tokens_per_second, share_of_machine, dollars.
     """
     frame = pd.DataFrame(costs).T
+    if "asked" in frame:
+        frame = frame[~frame["asked"].duplicated()].drop(columns="asked")
     frame.loc["all"] = frame.sum()
     work = 2 * sizes["body"] * (frame["tokens_read"] + frame["tokens_written"]) + 2 * sizes["head"] * frame["logits"]
     tokens, seconds = frame["tokens_read"] + frame["tokens_written"], frame["seconds"].where(frame["seconds"] > 0)
