@@ -33,6 +33,7 @@ DATA = f"{RUN}/data/dataset.json"
 FIT_FILES = ("predictions.parquet", "user_embeddings.safetensors", "log.csv")
 LLM_FILES = ("tuning.json", "curve.csv", "config.json", "model.safetensors")
 ROW_FILES = ("per_user.parquet", "choice.json", "grid.csv", "within.csv", "look.json")
+TUNED = ("trunk", "without_hints", "with_hints")
 EACH = dict(name=PRESET.backbones, seed=PRESET.seeds)
 MADE = [TASKS[task].made for task in dict.fromkeys(map(task_of, PRESET.backbones))]
 BASE_SEEDS = range(5)
@@ -272,9 +273,9 @@ rule aggregation:
                   ("within", "alpha", "weights", "history_length")],
     params:
         "-p backbone {name} -p seed {seed}",
-    threads: workflow.cores
+    threads: 1
     shell:
-        papermill("06_adaptive_aggregation")
+        "OMP_NUM_THREADS=1 " + papermill("06_adaptive_aggregation")
 
 
 rule tables:
@@ -282,7 +283,7 @@ rule tables:
         expand(f"{RUN}/rows/{{name}}-s{{seed}}/{{file}}", **EACH, file=["per_user.parquet", "choice.json"]),
         all_opinions("json", LLMS),
         expand(f"{RUN}/augmentation/{{kind}}-s{{seed}}.json", kind=MADE, seed=PRESET.seeds),
-        expand(f"{RUN}/llm/{{llm}}-s{{seed}}/tuning.json", llm=["trunk", "without_hints", "with_hints"], seed=PRESET.seeds),
+        expand(f"{RUN}/llm/{{llm}}-s{{seed}}/tuning.json", llm=TUNED, seed=PRESET.seeds),
         f"{RUN}/llm/memorization.csv",
     output:
         notebook=f"{RUN}/notebooks/09_tables_and_figures.ipynb",
@@ -298,6 +299,27 @@ rule tables:
     threads: workflow.cores
     shell:
         papermill("09_tables_and_figures") + f" && python scripts/publish.py {NAMED} show"
+
+
+if PRESET.published:  # in place of fitting, tuning and asking
+
+    rule unpack:
+        input:
+            DATA,
+            [f"{PRESET.published}/s{seed}/record.json" for seed in PRESET.seeds],
+        output:
+            [backbone(name, seed, fit) for name in PRESET.backbones for seed in PRESET.seeds for fit in fits(name)],
+            all_opinions("parquet"),
+            all_opinions("json", LLMS),
+            expand(f"{RUN}/augmentation/{{kind}}-s{{seed}}.json", kind=MADE, seed=PRESET.seeds),
+            expand(f"{RUN}/llm/{{llm}}-s{{seed}}/tuning.json", llm=TUNED, seed=PRESET.seeds),
+            f"{RUN}/llm/memorization.csv",
+        threads: 1
+        shell:
+            f"python scripts/replay.py {NAMED} unpack"
+
+    ruleorder: unpack > backbone > second_opinion > ask > data_augmentation > memorization_probe
+    ruleorder: unpack > tune_trunk > tune_without_hints > tune_with_hints
 
 
 rule base_row:
@@ -331,13 +353,15 @@ rule all:  # every file of the run, so that a deleted one is made again, with wh
     default_target: True
     input:
         rules.data.output,
-        [expand(rules.backbone.output, name=name, seed=PRESET.seeds, fit=fits(name)) for name in PRESET.backbones],
-        expand(rules.backbone.output, name=WRITERS.values(), seed=PRESET.seeds, fit="out_of_fold"),
-        PRIOR,
-        rules.memorization_probe.output,
-        expand([*rules.tune_trunk.output, *rules.tune_without_hints.output, *rules.tune_with_hints.output],
-               seed=PRESET.seeds),
-        expand(rules.data_augmentation.output, kind=MADE, seed=PRESET.seeds),
+        [] if PRESET.published else [
+            [expand(rules.backbone.output, name=name, seed=PRESET.seeds, fit=fits(name)) for name in PRESET.backbones],
+            expand(rules.backbone.output, name=WRITERS.values(), seed=PRESET.seeds, fit="out_of_fold"),
+            PRIOR,
+            rules.memorization_probe.output,
+            expand([*rules.tune_trunk.output, *rules.tune_without_hints.output, *rules.tune_with_hints.output],
+                   seed=PRESET.seeds),
+            expand(rules.data_augmentation.output, kind=MADE, seed=PRESET.seeds),
+        ],
         all_opinions("parquet"),
         all_opinions("json"),
         expand(rules.aggregation.output, **EACH),

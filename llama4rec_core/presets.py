@@ -270,6 +270,8 @@ class Preset:
     """What tokens cost."""
     row_tokens: Count = 1024
     """How many tokens the LLM reads in one forward pass."""
+    published: str | None = None
+    """A folder of what a run's backbones and LLM said: tables are computed from it, nothing is fitted or asked."""
 
     @model_validator(mode="after")
     def _names_fit(self):
@@ -311,7 +313,8 @@ def load(name: str | Path) -> Preset:
         if (value := getattr(preset.data, key)) is not None
     }
     llm = str(beside / preset.llm) if (beside / preset.llm).is_dir() else preset.llm
-    return dataclasses.replace(preset, data=dataclasses.replace(preset.data, **found), llm=llm)
+    published = preset.published and str((beside / preset.published).resolve())
+    return dataclasses.replace(preset, data=dataclasses.replace(preset.data, **found), llm=llm, published=published)
 
 
 def build(content: dict, where: str = "the preset") -> Preset:

@@ -1,0 +1,117 @@
+"""Keep what a run's backbones, LLMs and baselines said in small files, or put such files where a run has its own.
+
+    python scripts/replay.py PRESET pack      a finished run into results/published/sSEED/
+    python scripts/replay.py PRESET unpack    of a preset with `published`: lists, scores and records into its run
+
+Nothing that a user did is kept: histories, targets and ratings come from the data again.
+"""
+
+import argparse
+import hashlib
+from pathlib import Path
+
+from llama4rec_core import paths
+from llama4rec_core.backbones import task_of
+from llama4rec_core.backbones.predict import read_predictions
+from llama4rec_core.data import cases
+from llama4rec_core.data.prepared import Prepared, read_prepared
+from llama4rec_core.files import read_frame, read_json, whole, write_frame, write_json, write_text
+from llama4rec_core.published import pack_lists, pack_ratings, unpack_lists, unpack_ratings
+from llama4rec_core.run import Run
+from llama4rec_core.variants import asked, rows_of
+
+SMALL = ("augmentation/*-s{}.json", "scores/*-s{}.json", "llm/*-s{}/tuning.json", "llm/*-s{}/curve.csv",
+         "llm/memorization.csv", "backbones/*-s{}/*/log.csv")  # fmt: skip
+
+
+def files_of(run: Run, name: str, seed: int) -> dict[str, dict[str, str]]:
+    """For each fit of a backbone the opinions about it, and their files in the run."""
+    task = task_of(name)
+    found = {fit: {} for fit in sorted({variant.fit for variant in rows_of(run.preset.rows, task).values()})}
+    for fit, opinion in asked(run.preset.rows, task):
+        found[fit][opinion] = f"scores/{name}-{fit}-{opinion}-s{seed}.parquet"
+    return found
+
+
+def pack(run: Run, folder: Path) -> None:
+    """Each seed into a folder of its own: a frame for each backbone and fit, and a record with their SHA-256."""
+    ready = read_prepared(run.path("data"), run.preset)
+    for seed in run.preset.seeds:
+        to, sums = folder / f"s{seed}", {}
+        for name in run.preset.backbones:
+            files = files_of(run, name, seed)
+            said = {fit: {by: read_frame(run.path(file)) for by, file in each.items()} for fit, each in files.items()}
+            fits = {fit: read_predictions(run.path(f"backbones/{name}-s{seed}/{fit}")) for fit in files}
+            keys = {key for each in said.values() for scores in each.values() for key in scores.get("key", ())}
+            for fit, predictions in fits.items():
+                if task_of(name) == "rating":
+                    frame = pack_ratings(predictions.cases, said[fit], run.preset.aggregation.rating)
+                else:
+                    frame = pack_lists(predictions, said[fit], keys)
+                with whole(to / f"{name}-{fit}.parquet") as aside:
+                    frame.to_parquet(aside, index=False, compression="zstd", compression_level=19)
+                sums[f"{name}-{fit}.parquet"] = sha256(to / f"{name}-{fit}.parquet")
+        small = sorted(path for pattern in SMALL for path in run.folder.glob(pattern.format(seed)))
+        texts = {path.relative_to(run.folder).as_posix(): path.read_text(encoding="utf-8") for path in small}
+        settings = read_json(run.path("settings.json"))
+        record = {"commit": paths.commit(), "split_sha256": ready.split.sha256, "settings": settings, "sha256": sums}
+        write_json(to / "record.json", record | {"files": texts})
+
+
+def unpack(run: Run) -> None:
+    """Raises ValueError where what was published is of other data or settings, or is not as it was."""
+    ready = read_prepared(run.path("data"), run.preset)
+    for seed in run.preset.seeds:
+        of = Path(run.preset.published) / f"s{seed}"
+        record = read_json(of / "record.json")
+        check(run, ready, of, record)
+        for name in run.preset.backbones:
+            rows = cases(ready.split, task_of(name), ready.window).query("part != 'window'").reset_index(drop=True)
+            for fit, files in files_of(run, name, seed).items():
+                frame = read_frame(of / f"{name}-{fit}.parquet")
+                if task_of(name) == "rating":
+                    predictions, said = unpack_ratings(frame, rows, run.preset.aggregation.rating)
+                else:
+                    predictions, said = unpack_lists(frame, rows)
+                predictions.write(run.path(f"backbones/{name}-s{seed}/{fit}"))
+                for opinion, file in files.items():
+                    write_frame(run.path(file), said[opinion])
+        for file, text in record["files"].items():
+            write_text(run.path(file), text)
+
+
+def check(run: Run, ready: Prepared, of: Path, record: dict) -> None:
+    wrong = []
+    if record["split_sha256"] != ready.split.sha256:
+        wrong.append("it was made with other data or another split than this run's")
+    ours, theirs = read_json(run.path("settings.json")), record["settings"]
+    wrong += [
+        f"{key} was {theirs.get(key)!r}, the preset now says {value!r}"
+        for key, value in ours.items()
+        if key != "name" and theirs.get(key) != value
+    ]
+    for file, expected in record["sha256"].items():
+        if not (of / file).exists() or sha256(of / file) != expected:
+            wrong.append(f"{file} is missing or not as it was published")
+    needed = {f"{name}-{fit}.parquet" for name in run.preset.backbones for fit in files_of(run, name, 0)}
+    wrong += [f"{file} was not published" for file in sorted(needed - set(record["sha256"]))]
+    if wrong:
+        raise ValueError(f"{of.name} of the published answers cannot be used: " + "; ".join(wrong))
+
+
+def sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("preset")
+    parser.add_argument("verb", choices=["pack", "unpack"])
+    given = parser.parse_args()
+    run = Run.open(given.preset)
+    pack(run, paths.results() / "published") if given.verb == "pack" else unpack(run)
+
+
+if __name__ == "__main__":
+    main()
