@@ -8,6 +8,7 @@
 #
 # A run can be stopped, or killed, at any moment: the same command goes on. Settings: presets/<preset>.yaml.
 
+import os
 import re
 import shlex
 import sys
@@ -17,6 +18,7 @@ from llama4rec_core.presets import WAYS, as_dict, needs_prior
 from llama4rec_core.run import INSIDE, Run, lock
 from llama4rec_core.tasks import TASKS, additions
 from llama4rec_core.variants import LLMS, asked, rows_of
+from snakemake.exceptions import WorkflowError
 
 ASKED = Run.open(str(config.get("preset", "quick")))  # a name, or the path of a YAML file
 PRESET, RUN, NAMED = ASKED.preset, ASKED.target(), shlex.quote(ASKED.asked)
@@ -302,11 +304,14 @@ rule tables:
 
 
 if PRESET.published:  # in place of fitting, tuning and asking
+    PUBLISHED = [f"{PRESET.published}/s{seed}/record.json" for seed in PRESET.seeds]
+    if missing := [file for file in PUBLISHED if not os.path.exists(file)]:
+        raise WorkflowError(f"nothing was published for a seed of this preset: {', '.join(missing)} is not there")
 
     rule unpack:
         input:
             DATA,
-            [f"{PRESET.published}/s{seed}/record.json" for seed in PRESET.seeds],
+            PUBLISHED,
         output:
             [backbone(name, seed, fit) for name in PRESET.backbones for seed in PRESET.seeds for fit in fits(name)],
             all_opinions("parquet"),

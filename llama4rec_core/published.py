@@ -40,7 +40,7 @@ def pack_lists(predictions: Predictions, said: Mapping[str, pd.DataFrame], keys:
     })  # fmt: skip
     index = pd.MultiIndex.from_frame(frame[["key", "item"]])
     for opinion, scores in said.items():
-        values = scores.set_index(["key", "item"])["utility"].reindex(index).to_numpy(float).reshape(-1, k)
+        values = scores.set_index(["key", "item"])["utility"].reindex(index).to_numpy(float, copy=True).reshape(-1, k)
         asked = ~np.isnan(values).any(axis=1)
         values[asked] = standardise(values[asked])
         frame[opinion] = pd.Series(np.round(values.ravel() * STEPS)).astype("Int16")

@@ -3,10 +3,10 @@
     python scripts/ask.py PRESET BACKBONE FIT LLM SEED        scores/BACKBONE-FIT-LLM-sSEED.parquet
     python scripts/ask.py PRESET BACKBONE base untuned SEED --way letters    scores/ways/BACKBONE-letters-sSEED.parquet
 
-FIT: base, augmented or random. LLM: untuned (validation alone), without_hints (LLM') or with_hints (LLM''). The prompts
-of LLM'' carry that fit's hints. Only lists that hold their target are asked about. Stopped and started again, it goes
-on after the last finished batch. A rating prompt without hints names no backbone: the answers to them are kept once, and
-every rating backbone's file is made of the same.
+FIT: base, augmented or random. LLM: untuned (validation alone), without_hints (LLM') or with_hints (LLM''). Prompts of
+LLM'' carry that fit's hints. Only lists that hold their target are asked about. Stopped and started again, it goes on
+after the last finished batch. A rating prompt without hints says nothing of a backbone: such answers are kept once, and
+the file of every rating backbone is made of them.
 """
 
 import argparse

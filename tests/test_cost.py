@@ -24,6 +24,13 @@ def test_the_cost_table_by_hand():
     assert table.loc["all", ["prompts", "tokens_read", "tokens_written"]].tolist() == [6, 130, 20]
 
 
+def test_answers_that_several_files_are_made_of_cost_once():
+    one = {"prompts_sent": 5, "tokens_read": 100, "tokens_written": 0, "logits": 50, "seconds": 2.0, "asked": "f00"}
+    other = one | {"asked": "ba7", "tokens_read": 7}
+    table = cost.table({"a": one, "b": one, "c": other}, {"body": 1, "head": 1}, 1.0, 1.0, 1.0)
+    assert table["what"].tolist() == ["a", "c", "all"] and table["tokens_read"].tolist() == [100, 7, 107]
+
+
 def test_the_machine_does_more_than_a_million_operations_a_second():
     assert cost.machine_rate(64, seconds=0.02) > 1e6
 

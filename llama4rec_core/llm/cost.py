@@ -44,7 +44,7 @@ def table(
     """
     frame = pd.DataFrame(costs).T
     if "asked" in frame:
-        frame = frame[~frame["asked"].duplicated()].drop(columns="asked")
+        frame = frame[frame["asked"].isna() | ~frame["asked"].duplicated()].drop(columns="asked")
     frame.loc["all"] = frame.sum()
     work = 2 * sizes["body"] * (frame["tokens_read"] + frame["tokens_written"]) + 2 * sizes["head"] * frame["logits"]
     tokens, seconds = frame["tokens_read"] + frame["tokens_written"], frame["seconds"].where(frame["seconds"] > 0)
