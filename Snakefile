@@ -295,7 +295,9 @@ rule tables:
                 dict.fromkeys(map(task_of, PRESET.backbones))],
         pairs=report(f"{RUN}/tables/pairs.csv", category="Tables"),
         pictures=[picture(TASKS[task].table, "Tables") for task in dict.fromkeys(map(task_of, PRESET.backbones))],
-        forest=picture("forest", "Tables"),
+        gains=report(f"{RUN}/tables/gains.csv", category="Tables"),
+        forests=[picture(f"forest_{task}", "Tables") for task in dict.fromkeys(map(task_of, PRESET.backbones))],
+        picture=picture("gains", "Tables"),
     params:
         "",
     threads: workflow.cores

@@ -7,6 +7,7 @@ resample users, never cases. All of them use the same draws, so two methods are 
 Shapes: N cases, C candidates, U users, S seeds, K cut-off.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -207,6 +208,22 @@ def compare(ours, theirs, root: bool = False, draws: int = DRAWS) -> Comparison:
         sign_flip_test(ours.mean(axis=0) - theirs.mean(axis=0)),
         float(DETECTABLE * resampled.std()),
     )
+
+
+def mean_gain(
+    ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray], root: bool = False, draws: int = DRAWS
+) -> tuple[float, float, float]:
+    """The relative gain of a row over another, averaged over backbones, with its 95% interval over users.
+
+    ours, theirs: for each backbone the two rows' metric [S, U], of the same users in the same order. A resample draws
+    the same users for every backbone. Raises ValueError where the numbers of users differ.
+    """
+    pairs = [tuple(map(_seeds_by_users, pair)) for pair in zip(ours, theirs, strict=True)]
+    if len(users := {values.shape[1] for pair in pairs for values in pair}) > 1:
+        raise ValueError(f"a paired comparison needs the same users, got {' and '.join(map(str, sorted(users)))}")
+    gains = [by_seed(a, root).mean() / by_seed(b, root).mean() - 1 for a, b in pairs]
+    resampled = [_resampled(a, root, draws) / _resampled(b, root, draws) - 1 for a, b in pairs]
+    return float(np.mean(gains)), *interval(np.mean(resampled, axis=0))
 
 
 def sign_flip_test(differences, flips: int = FLIPS) -> float:

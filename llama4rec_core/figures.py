@@ -17,10 +17,12 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from llama4rec_core.backbones import task_of
 from llama4rec_core.evaluation import ERRORS
 from llama4rec_core.files import whole
 from llama4rec_core.paper import paper_value
 from llama4rec_core.tables import in_order
+from llama4rec_core.variants import SECOND_OPINION
 
 PALETTE = sns.color_palette("colorblind", 10)
 BLUE, ORANGE, GREEN, RED, PURPLE, BROWN, PINK, GREY, YELLOW, SKY = PALETTE
@@ -172,6 +174,47 @@ def forest(table: pd.DataFrame) -> Figure:
     if paper.notna().any():
         note += ";  diamonds: the paper, leave-one-out"
     return _finish(fig, _verdict(lines, " and ".join(lines["metric"].unique())), note)
+
+
+def gains(table: pd.DataFrame) -> Figure:
+    """Llama4Rec's relative gain over Base for every backbone, with its interval, beside the paper's and beside the
+    second opinion that came out best. A panel for each metric: errors move on another scale.
+
+    `table` is that of `forest`. Raises ValueError where there is no row Llama4Rec.
+    """
+    _need(table, "dataset", "backbone", "row", "metric", "value", "gain", *DIFFERENCE)
+    table = in_order(table[table["gain"].notna()])
+    ours = table[table["row"] == "Llama4Rec"]
+    if ours.empty:
+        raise ValueError("there is nothing to draw: no row Llama4Rec was compared with Base")
+    tasks = ours["backbone"].map(task_of)
+    counts = tasks.value_counts(sort=False)
+    with plt.rc_context(STYLE):
+        fig, axes = plt.subplots(len(counts), figsize=(8.0, 1.7 + 0.42 * len(ours) + 0.5 * len(counts)), squeeze=False,
+                                 layout="constrained", height_ratios=counts + 0.8)  # fmt: skip
+    for ax, (task, count) in zip(axes.flat, counts.items(), strict=True):
+        lines = ours[tasks == task]
+        sign = -100 if _is_error(lines["metric"].iloc[0]) else 100
+        reach = sign * lines[["diff_ci_low", "diff_ci_high"]].div(lines["value"] - lines["diff"], axis=0)
+        others = table[table["row"].str.startswith(SECOND_OPINION)]
+        best = (sign * others["gain"]).groupby(others["backbone"]).max().reindex(lines["backbone"])
+        at = np.arange(count)
+        ax.axvline(0, color="0.25", linewidth=1.5)
+        ax.hlines(at, reach.min(axis=1), reach.max(axis=1), color=BLUE, linewidth=2.5)
+        ax.scatter(best, at, marker="s", s=40, facecolor="white", edgecolor=RED, linewidth=1.8, zorder=3,
+                   label="best second opinion, no LLM")  # fmt: skip
+        ax.scatter(
+            sign * lines["gain"], at, s=60, color=BLUE, edgecolor="0.15", zorder=4, label="Llama4Rec, 95% interval"
+        )
+        ax.scatter(sign * lines.apply(_paper_gain, axis=1), at, marker="D", s=36, color="black", edgecolor="white",
+                   zorder=3, label="the paper's, leave-one-out")  # fmt: skip
+        ax.set_yticks(at, lines["backbone"])
+        ax.set(
+            ylim=(count - 0.4, -0.6), xlabel=f"{task}: gain in {lines['metric'].iloc[0]} over Base (%), right is better"
+        )
+        ax.grid(axis="y", visible=False)
+    fig.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return _finish(fig, _verdict(ours, " and ".join(ours["metric"].unique())))
 
 
 def _paper_gain(line: pd.Series) -> float:

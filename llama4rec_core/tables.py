@@ -1,9 +1,9 @@
 """Result tables: rows with intervals and tests, CSV files with a Markdown twin, and their publication.
 
 A line of a table is one metric of one row of the experiment (Base, IFT, Llama4Rec, ...). `build` makes lines from
-per-user metrics, `compare_rows` the paired differences between any two rows, `write` and `write_pairs` put them into
-files, `publish` merges a run's files into the committed ones. Cells have fixed decimals and lines are sorted, so the
-same results always give the same bytes.
+per-user metrics, `compare_rows` the paired differences between any two rows, `mean_gains` a row's gain over all
+backbones of a task. `write` and `write_beside` put them into files, `publish` merges a run's files into the committed
+ones. Cells have fixed decimals and lines are sorted, so the same results always give the same bytes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from llama4rec_core import paths
-from llama4rec_core.evaluation import ERRORS, by_seed, compare, estimate, holm
+from llama4rec_core.backbones import task_of
+from llama4rec_core.evaluation import ERRORS, by_seed, compare, estimate, holm, mean_gain
 from llama4rec_core.files import write_text
 from llama4rec_core.paper import paper_value
 from llama4rec_core.presets import Preset
@@ -31,18 +32,26 @@ PAIR_COLUMNS = (
     "preset commit llm dataset protocol backbone row compared_with metric seeds users cases "
     "diff diff_ci_low diff_ci_high gain p_users mde"
 ).split()
+GAIN_KEY = ["preset", "llm", "dataset", "protocol", "task", "row", "metric"]
+GAIN_COLUMNS = (
+    "preset commit llm dataset protocol task row metric backbones seeds users gain ci_low ci_high better worse "
+    "paper_gain"
+).split()
 PLACE = ["dataset", "protocol", "backbone"]
 OF_RUN = KEY[:5]  # preset, llm, dataset, protocol, backbone
 PER_USER = [*PLACE, "row", "seed", "user", "cases"]  # what a per-user frame needs beside the metrics
 SETTINGS = ["alpha_1", "alpha_2", "mode", "changed"]  # what `build` takes along where it is there
 TUNING = {"lora": "LoRA", "full": "all parameters"}  # what is tuned
 
-_TEXT = {*KEY, *PAIR_KEY, "commit", "tuning", "alpha_1", "alpha_2", "mode"}
-_DECIMALS = {column: 6 for column in (*COLUMNS, *PAIR_COLUMNS) if column not in _TEXT} | {
+_TEXT = {*KEY, *PAIR_KEY, *GAIN_KEY, "commit", "tuning", "alpha_1", "alpha_2", "mode"}
+_DECIMALS = {column: 6 for column in (*COLUMNS, *PAIR_COLUMNS, *GAIN_COLUMNS) if column not in _TEXT} | {
     "seeds": 0, "users": 0, "cases": 0, "candidates": 0, "hits": 1, "gain": 4, "users_changed": 4, "paper_value": 4,
+    "backbones": 0, "better": 0, "worse": 0, "paper_gain": 4,
 }  # fmt: skip
+BESIDE = {"pairs": (PAIR_COLUMNS, PAIR_KEY), "gains": (GAIN_COLUMNS, GAIN_KEY)}  # files of lines beside the tables
 _ORDER = {  # of lines and of Markdown columns; a name that is not here follows, by alphabet
-    "preset": ("smoke", "quick", "laptop", "paper"),
+    "preset": ("published", "smoke", "quick", "laptop", "paper"),
+    "task": tuple(TASKS),
     "dataset": ("ml-100k", "ml-1m", "bookcrossing"),
     "protocol": tuple(split + ties for split in ("rolling", "leave-one-out")
                       for ties in ("", ", ties reversed", ", ties at random")),
@@ -121,6 +130,34 @@ def compare_rows(per_user: pd.DataFrame, pairs: Sequence[tuple[str, str]], prese
     return in_order(_finished(lines, PAIR_COLUMNS, preset, llm=True), PAIR_KEY)
 
 
+def mean_gains(per_user: pd.DataFrame, table: pd.DataFrame, preset: Preset) -> pd.DataFrame:
+    """Each row's relative gain over Base, averaged over the backbones of a task: columns `GAIN_COLUMNS`.
+
+    per_user, table: what `build` was given and gave; both may hold several tasks. A row is averaged over the backbones
+    that have it. `better` and `worse` count those whose p_users is at most .05; `paper_gain` is the mean of the paper's
+    gains for the same backbones, NaN where it has none. Raises ValueError as `build` does.
+    """
+    found: dict[tuple, list] = {}
+    for place, _, metric, values in _measured(per_user):
+        for row in values.keys() - {"Base"}:
+            task = task_of(place["backbone"])
+            here = found.setdefault((place["dataset"], place["protocol"], task, row, metric), [])
+            here.append((place["backbone"], values[row], values["Base"]))
+    lines = []
+    for (dataset, protocol, task, row, metric), each in found.items():
+        names, ours, base = zip(*each, strict=True)
+        about = {"dataset": dataset, "protocol": protocol, "row": row, "metric": metric}
+        same = np.logical_and.reduce([table[key] == value for key, value in about.items()])
+        sure = table[same & table["backbone"].isin(names) & (table["p_users"] <= 0.05)]
+        good = sure["diff"] < 0 if metric in ERRORS else sure["diff"] > 0
+        paper = [paper_value(dataset, name, row, metric) / paper_value(dataset, name, "Base", metric) for name in names]
+        gain, low, high = mean_gain(ours, base, metric == "RMSE", preset.evaluation.draws)
+        numbers = {"backbones": len(names), "seeds": len(base[0]), "users": base[0].shape[1], "gain": gain}
+        numbers |= {"ci_low": low, "ci_high": high, "better": good.sum(), "worse": (~good).sum()}
+        lines.append(about | {"task": task, "paper_gain": np.mean(paper) - 1} | numbers)
+    return in_order(_finished(lines, GAIN_COLUMNS, preset, llm=True), GAIN_KEY)
+
+
 def pairs_of(rows: Sequence[str]) -> list[tuple[str, str]]:
     """Llama4Rec with each of its ablations, controls and second opinions among `rows`; the stack with and without the
     LLM."""
@@ -161,8 +198,9 @@ def _finished(lines: list[dict], columns: list[str], preset: Preset, llm: bool) 
     """The lines with what they have in common, p_users corrected."""
     name = Path(preset.llm).name if Path(preset.llm).is_absolute() else preset.llm
     table = pd.DataFrame(lines, columns=columns)
-    p_users = holm(table["p_users"].astype(float))
-    return table.assign(preset=preset.name, commit=paths.commit(), llm=name if llm else "", p_users=p_users)
+    if "p_users" in table:
+        table["p_users"] = holm(table["p_users"].astype(float))
+    return table.assign(preset=preset.name, commit=paths.commit(), llm=name if llm else "")
 
 
 def _has_llm(row: str) -> bool:
@@ -260,10 +298,15 @@ def write(table: pd.DataFrame, path, caption: str) -> None:
     write_text(path.with_suffix(".md"), markdown(_parsed(text, path), caption))
 
 
-def write_pairs(pairs: pd.DataFrame, path) -> None:
-    """Write what `compare_rows` gives to `path` (.csv). Raises ValueError as `write` does."""
-    text = _as_text(pairs, Path(path), PAIR_COLUMNS, PAIR_KEY)
+def write_beside(lines: pd.DataFrame, path) -> None:
+    """Write what `compare_rows` gives to pairs.csv, or `mean_gains` to gains.csv. Raises ValueError as `write` does."""
+    text = _as_text(lines, Path(path), *BESIDE[Path(path).stem])
     write_text(Path(path), text.to_csv(index=False, lineterminator="\n"))
+
+
+def read_gains(path) -> pd.DataFrame:
+    """gains.csv as `read` reads a table. Raises ValueError as `read` does."""
+    return _parsed(_read_text(Path(path), GAIN_COLUMNS, GAIN_KEY), Path(path))
 
 
 def read(path) -> pd.DataFrame:
@@ -276,7 +319,7 @@ def read(path) -> pd.DataFrame:
 
 
 def publish(run_tables, committed_dir) -> pd.DataFrame:
-    """Merge every table (table_*.csv, pairs.csv) of the folder `run_tables` into the CSV of that name in
+    """Merge every table (table_*.csv, pairs.csv, gains.csv) of the folder `run_tables` into the CSV of that name in
     `committed_dir`; renew the twins.
 
     `KEY` (`PAIR_KEY`) tells lines apart. The preset is part of it, so a newcomer's one-seed `quick` line stands beside
@@ -300,12 +343,16 @@ def publish(run_tables, committed_dir) -> pd.DataFrame:
         own = twin.read_text(encoding="utf-8").split("\n\n", 1)[0] if twin.exists() else source.stem
         both = pd.concat([before[~_among(before, after, OF_RUN)], after])
         merged.append((_parsed(both, target), target, own))
-    target = committed_dir / "pairs.csv"
-    pairs = pd.concat([_lines_of(path, PAIR_COLUMNS, PAIR_KEY) for path in (target, run_tables / "pairs.csv")])
+    beside = {}
+    for name, (columns, key) in BESIDE.items():
+        target = committed_dir / f"{name}.csv"
+        lines = pd.concat([_lines_of(path, columns, key) for path in (target, run_tables / target.name)])
+        beside[target] = _parsed(lines.drop_duplicates(key, keep="last"), target)
     for table, path, caption in merged:
         write(table, path, caption)
-    if len(pairs):
-        write_pairs(_parsed(pairs.drop_duplicates(PAIR_KEY, keep="last"), target), target)
+    for target, lines in beside.items():
+        if len(lines):
+            write_beside(lines, target)
     return pd.concat(done, ignore_index=True)[["table", *KEY, "action"]]
 
 

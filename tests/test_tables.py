@@ -411,7 +411,7 @@ def publish(tmp_path, table, caption="c", name="table_2", pairs=None):
     tables.write(table, run / f"{name}.csv", caption)
     (run / "cost.csv").write_text("what,seconds\n", encoding="utf-8")  # stays with the run
     if pairs is not None:
-        tables.write_pairs(pairs, run / "pairs.csv")
+        tables.write_beside(pairs, run / "pairs.csv")
     return tables.publish(run, tmp_path / "committed")
 
 
