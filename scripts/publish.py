@@ -10,15 +10,12 @@ import shutil
 import pandas as pd
 
 from llama4rec_core import looks, paths, tables
-from llama4rec_core.evaluation import ERRORS
 from llama4rec_core.files import read_json, write_text
-from llama4rec_core.paper import paper_value
 from llama4rec_core.run import Run
-from llama4rec_core.tasks import TASKS
-from llama4rec_core.variants import NEEDED, SECOND_OPINION
+from llama4rec_core.tasks import TASKS, Task
+from llama4rec_core.variants import SECOND_OPINION
 
 MARKERS = ("<!-- results: written by snakemake publish -->", "<!-- end of results -->")
-SHOWN = ("HR@5", "NDCG@5", "RMSE", "MAE")
 
 
 def show(run: Run) -> None:
@@ -58,73 +55,52 @@ def merge(run: Run) -> pd.DataFrame:
 
 
 def with_results(text: str) -> str:
-    """The README with the published runs of an LLM between its two markers, and the number of looks at test. Of a
-    preset that was run under several protocols, rolling comes first and is shown."""
+    """The README with the published mean gains between its two markers, and the number of looks at test. Of each data
+    set and task the run of most backbones is shown, rolling before leave-one-out."""
     before, rest = text.split(MARKERS[0])
     _, after = rest.split(MARKERS[1])
-    committed = [paths.results() / "tables" / f"{task.table}.csv" for task in TASKS.values()]
-    found = [tables.read(path) for path in committed if path.exists()]
-    parts = []
-    if found:
-        table = tables.in_order(pd.concat(found))
-        table = table[(table["llm"] != "") & (table["preset"] != looks.EXEMPT) & table["metric"].isin(SHOWN)]
-        first = table.groupby(tables.KEY[:3])["protocol"].transform("first")
-        table = table[table["protocol"] == first]
-        parts = [_run(*key, lines) for key, lines in table.groupby(tables.KEY[:4], sort=False)]
+    path, parts = paths.results() / "tables" / "gains.csv", []
+    if path.exists():
+        gains = tables.read_gains(path)
+        main = gains["metric"] == gains["task"].map({task.name: task.metric for task in TASKS.values()})
+        gains = gains[main & (gains["preset"] != looks.EXEMPT)].sort_values("backbones", ascending=False, kind="stable")
+        lines = [
+            _mean_gains(dataset, TASKS[task], next(iter(of.groupby(tables.GAIN_KEY[:4], sort=False)))[1])
+            for dataset, each in gains.groupby("dataset", sort=False)
+            for task, of in each.groupby("task", sort=False)
+        ]
+        lines.sort(key=lambda line: (line["data set"], [task.what for task in TASKS.values()].index(line["task"])))
+        cells = [list(lines[0]), ["---"] * len(lines[0]), *(line.values() for line in lines)] if lines else []
+        parts.append("\n".join(f"| {' | '.join(map(str, line))} |" for line in cells))
     times = looks.count(looks.read(paths.results() / "test_looks.csv"))
     parts.append(f"Test has been looked at {times} times; [test_looks.csv](results/test_looks.csv) lists every look.")
-    return before + MARKERS[0] + "\n\n" + "\n\n".join(parts) + "\n\n" + MARKERS[1] + after
+    return before + MARKERS[0] + "\n\n" + "\n\n".join(filter(None, parts)) + "\n\n" + MARKERS[1] + after
 
 
-def _run(preset: str, llm: str, dataset: str, protocol: str, lines: pd.DataFrame) -> str:
-    """A paragraph about one run and its table."""
-    tuned = ", ".join(each for each in lines["tuning"].unique() if each)
-    seeds = lines["seeds"].max()
-    said = f"**{dataset}, {protocol}** (preset `{preset}`; LLM {llm}{f', tuned: {tuned}' if tuned else ''}; "
-    said += f"seeds: {seeds:g}). Gains are over Base, with 95% intervals over users; for errors less is better."
-    if protocol != "leave-one-out":
-        said += " The paper's numbers are of leave-one-out."
-    opinions = lines["row"].str.startswith(SECOND_OPINION)
-    if opinions.any():
-        said += " The second opinion shown is the one that came out best on test, so it is flattered."
-    shown = []
-    for (backbone, metric), each in lines.groupby(["backbone", "metric"], sort=False):
-        by_row = each.set_index("row")
-        best = {"best second opinion": _best(each[opinions[each.index]], metric)} if opinions.any() else {}
-        shown.append({
-            "backbone": backbone,
-            "metric": metric,
-            **{name: f"{by_row['value'][name]:.4f}" if name in by_row.index else "" for name in NEEDED},
-            "gain": _gain(by_row),
-            **best,
-            "paper: Base, Llama4Rec, gain": _paper(dataset, backbone, metric),
-        })  # fmt: skip
-    cells = [list(shown[0]), ["---"] * len(shown[0]), *(each.values() for each in shown)]
-    return said + "\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in cells)
+def _mean_gains(dataset: str, task: Task, lines: pd.DataFrame) -> dict[str, object]:
+    """A line of the README: one task's mean gains in one run."""
+    by_row = lines.set_index("row")
+    ours, sign = by_row.loc["Llama4Rec"], task.sign
+    opinions = by_row[by_row.index.str.startswith(SECOND_OPINION)]
+    best = "" if opinions.empty else opinions.loc[(sign * opinions["gain"]).idxmax()]
+    n = int(ours["backbones"])
+    return {
+        "data set": dataset,
+        "task": task.what,
+        "metric": task.metric,
+        "backbones": n,
+        "IFT": _interval(by_row.loc["IFT"]) if "IFT" in by_row.index else "",
+        "Llama4Rec": _interval(ours),
+        "better beyond chance": f"{int(ours['better'])} of {n}",
+        "best second opinion": "" if opinions.empty else f"{best.name.removeprefix(SECOND_OPINION)} {_interval(best)}",
+        "the paper's Llama4Rec": "" if pd.isna(ours["paper_gain"]) else tables.signed_percent(ours["paper_gain"]),
+        "preset, seeds": f"{ours['preset']}, {int(ours['seeds'])}",
+    }
 
 
-def _gain(by_row: pd.DataFrame) -> str:
-    """Of Llama4Rec over Base; without an interval where the two were not compared in pairs."""
-    if not {"Base", "Llama4Rec"} <= set(by_row.index):
-        return ""
-    (ours,) = by_row.loc[["Llama4Rec"]].itertuples()
-    if ours.compared_with == "Base":
-        return tables.gain_text(ours)
-    return tables.signed_percent(ours.value / by_row["value"]["Base"] - 1)
-
-
-def _best(opinions: pd.DataFrame, metric: str) -> str:
-    if opinions.empty:
-        return ""
-    sign = -1 if metric in ERRORS else 1
-    best = opinions.loc[(sign * opinions["value"]).idxmax()]
-    return f"{best['row'].removeprefix(SECOND_OPINION)} {best['value']:.4f}"
-
-
-def _paper(dataset: str, backbone: str, metric: str) -> str:
-    """The paper's values, which are of leave-one-out whatever our protocol."""
-    base, ours = (paper_value(dataset, backbone, row, metric) for row in ("Base", "Llama4Rec"))
-    return "" if pd.isna(ours) else f"{base:.4f}, {ours:.4f}, {tables.signed_percent(ours / base - 1)}"
+def _interval(line: pd.Series) -> str:
+    gain, low, high = (tables.signed_percent(line[name]) for name in ("gain", "ci_low", "ci_high"))
+    return f"{gain} [{low}, {high}]"
 
 
 def main() -> None:

@@ -329,6 +329,26 @@ def test_a_paired_interval_is_narrower_than_two_separate_ones():
     assert found.ci_low > 0 and found.ci_high - found.ci_low < 0.05
 
 
+def test_the_mean_gain_by_hand():
+    """.75 over .5 is +50%, .5 over .5 is 0: +25% on average. Where every user is alike, so is every resample."""
+    base = [np.array([[1, 0, 1, 0.0]]), np.array([[0.5] * 4])]
+    ours = [np.array([[1, 1, 1, 0.0]]), np.array([[0.5] * 4])]
+    assert ev.mean_gain(ours, base)[0] == pytest.approx(0.25)
+    alike = ev.mean_gain([np.full((2, 4), 4.0), np.full((2, 4), 9.0)], [np.ones((2, 4))] * 2, root=True)
+    assert alike == pytest.approx((1.5, 1.5, 1.5))  # errors of 2 and 3 over 1
+    assert ev.mean_gain(base, base) == (0, 0, 0)
+
+
+def test_a_resample_of_the_mean_gain_draws_the_same_users_for_every_backbone():
+    """One backbone gains what the other loses, user by user: their mean has no spread, though each one has."""
+    d, base = np.random.default_rng(0).normal(0, 0.3, 200), np.ones(200)
+    _, low, high = ev.mean_gain([base + d, base - d], [base, base])
+    assert (low, high) == pytest.approx((0, 0), abs=1e-12)
+    one = ev.mean_gain([base + d], [base])
+    found = ev.compare(base + d, base)
+    assert one == pytest.approx((found.diff, found.ci_low, found.ci_high))
+
+
 def test_holm_by_hand():
     # sorted .01 .02 .03 .04 times 4 3 2 1 = .04 .06 .06 .04, made monotone: .04 .06 .06 .06
     np.testing.assert_allclose(ev.holm([0.03, 0.01, 0.04, 0.02]), [0.06, 0.04, 0.06, 0.06])
@@ -398,6 +418,10 @@ REFUSED = {
     "other users": (
         lambda: ev.compare([1.0, 2, 3, 4], [1.0, 2, 3]),
         "a paired comparison needs the same users, got 4 and 3",
+    ),
+    "backbones of other users": (
+        lambda: ev.mean_gain([[1.0, 2], [1.0, 2, 3]], [[1.0, 2], [1.0, 2, 3]]),
+        "a paired comparison needs the same users, got 2 and 3",
     ),
     "a difference of NaN": (lambda: ev.sign_flip_test([1, np.nan]), "differences must be finite"),
     "p above 1": (lambda: ev.holm([0.1, 1.2]), "p-values must lie between 0 and 1"),

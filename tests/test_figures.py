@@ -47,6 +47,7 @@ FIGURES = {
     "row_bars_errors": lambda: figures.row_bars(bars("RMSE", ["DeepFM"]), "RMSE"),
     "row_bars_four": lambda: figures.row_bars(bars(backbones="abcd"), "HR@5"),
     "forest": lambda: figures.forest(GAINS),
+    "gains": lambda: figures.gains(GAINS),
     "alpha_heatmap": lambda: figures.alpha_heatmap(GRID, (0.5, 0.1)),
     "weight_curve": lambda: figures.weight_curve(USERS),
     "training_curve": lambda: figures.training_curve(LOG),
@@ -118,6 +119,19 @@ def test_the_forest_shows_relative_gains_with_right_as_better_and_the_papers_bes
     found = np.ma.filled(papers.get_offsets()[:, 0], np.nan)
     np.testing.assert_allclose(found, [100 * (608 / 447 - 1), np.nan, 100 * (1 - 10306 / 10487)])
     assert np.all(np.diff(ours.get_offsets()[:, 1]) > 0) and ax.get_ylim()[0] > ax.get_ylim()[1]
+
+
+def test_gains_has_a_panel_for_each_task_and_the_best_second_opinion_beside():
+    more = pd.concat([GAINS, GAINS.iloc[[2]].assign(row="Base + item-kNN", gain=0.04)])
+    fig = figures.gains(more)
+    direct, rating = fig.axes
+    assert [label.get_text() for label in direct.get_yticklabels()] == ["LightGCN"]
+    spans, best, ours, papers = direct.collections
+    assert spans.get_segments()[0][:, 0].tolist() == pytest.approx([10, 30])
+    drawn = [each.get_offsets()[0, 0] for each in (best, ours, papers)]
+    assert drawn == pytest.approx([4, 20, 100 * (608 / 447 - 1)])
+    assert rating.collections[2].get_offsets()[0, 0] == pytest.approx(-10)  # a larger error: to the left
+    assert "direct" in direct.get_xlabel() and "RMSE" in rating.get_xlabel()
 
 
 def test_errors_are_points_because_their_axis_is_cut():
@@ -198,6 +212,7 @@ def test_a_value_outside_its_interval_by_rounding_is_drawn():
         (lambda: figures.row_bars(pd.concat([bars(), bars()]), "HR@5"), "one preset, LLM, data set"),
         (lambda: figures.forest(pd.concat([GAINS, GAINS])), "one metric of one preset, LLM, data set"),
         (lambda: figures.forest(GAINS[:1]), "no row was compared with Base"),
+        (lambda: figures.gains(GAINS[2:3]), "no row Llama4Rec was compared with Base"),
         (lambda: figures.training_curve(LOG.assign(extra=1)), "needs one validation metric"),
         (lambda: figures.alpha_heatmap(GRID, (0.3, 0.1)), r"pair \(0.3, 0.1\) is not in the grid"),
     ],

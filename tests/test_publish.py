@@ -15,20 +15,22 @@ from llama4rec_core.run import Run
 FEW_USERS = "data: {users: 30, protocol: leave-one-out}\nbackbone_settings: {MF: {epochs: 2}, DeepFM: {epochs: 2}}\n"
 
 
-def publish_rows(results, hits, name="few", protocol="leave-one-out", metric="HR@5", table="table_2_direct"):
-    """One backbone, four users; a row's HR@5 is as many quarters as it has hits."""
-    frames = []
-    for row, count in hits.items():
-        values = np.array([1.0] * count + [0.0] * (4 - count))
-        about = {"dataset": "ml-100k", "protocol": protocol, "backbone": "LightGCN", "row": row, "seed": 0, "cases": 1}
-        frames.append(pd.DataFrame({"user": range(4), metric: values}).assign(**about))
-    preset = presets.build({"name": name, "llm": "some", "evaluation": {"draws": 200}})
-    tables.write(tables.build(pd.concat(frames), preset), results / "tables" / f"{table}.csv", "A caption.")
+def publish_gains(results, *lines):
+    """Lines of mean gains, beside those that are there."""
+    path = results / "tables" / "gains.csv"
+    zero = dict.fromkeys(tables.GAIN_COLUMNS, 0.0)
+    about = {"preset": "few", "commit": "", "llm": "some", "dataset": "ml-100k", "protocol": "rolling"}
+    about |= {"task": "direct", "row": "Llama4Rec", "metric": "NDCG@5", "backbones": 2, "seeds": 1, "paper_gain": 0.2}
+    frame = pd.DataFrame([zero | about | line for line in lines])
+    tables.write_beside(pd.concat([*([tables.read_gains(path)] if path.exists() else []), frame]), path)
+
+
+LLAMA4REC = {"gain": 0.18, "ci_low": 0.09, "ci_high": 0.27, "better": 2}
 
 
 @pytest.fixture
 def published(results):
-    publish_rows(results, {"Base": 1, "IFT": 2, "Llama4Rec": 3})
+    publish_gains(results, LLAMA4REC, {"row": "IFT", "gain": -0.05, "ci_low": -0.1, "ci_high": 0.01})
     return results
 
 
@@ -54,64 +56,45 @@ def shown(text):
     ]
 
 
-def test_the_readme_gets_the_published_rows_between_its_markers(published):
+def test_the_readme_gets_the_mean_gains_between_its_markers(published):
     found = publish.with_results(TEXT)
     assert found.startswith("Before.\n") and found.endswith("\nAfter.") and "old" not in found
-    (row,) = shown(found)
-    (line,) = tables.read(published / "tables" / "table_2_direct.csv").query("row == 'Llama4Rec'").itertuples()
-    assert row == {
-        "backbone": "LightGCN", "metric": "HR@5", "Base": "0.2500", "IFT": "0.5000", "Llama4Rec": "0.7500",
-        "gain": tables.gain_text(line), "paper: Base, Llama4Rec, gain": "0.0744, 0.0967, +30.0%",
-    }  # fmt: skip
-    assert row["gain"].startswith("+200.0% [")
-    assert "(preset `few`; LLM some, tuned: all parameters; seeds: 1)" in found and "second opinion" not in found
-    assert "Test has been looked at 0 times" in found
-    assert publish.with_results(found) == found
+    assert shown(found) == [{
+        "data set": "ml-100k", "task": "direct recommendation", "metric": "NDCG@5", "backbones": "2",
+        "IFT": "-5.0% [-10.0%, +1.0%]", "Llama4Rec": "+18.0% [+9.0%, +27.0%]", "better beyond chance": "2 of 2",
+        "best second opinion": "", "the paper's Llama4Rec": "+20.0%", "preset, seeds": "few, 1",
+    }]  # fmt: skip
+    assert "Test has been looked at 0 times" in found and publish.with_results(found) == found
 
 
-def test_the_best_second_opinion_on_test_is_shown_and_called_that(published):
-    publish_rows(published, {"Base": 1, "Llama4Rec": 2, "Base + item-kNN": 3, "Base + EASE": 2}, protocol="rolling")
-    found = publish.with_results(TEXT)
-    (row,) = shown(found)
-    assert row["best second opinion"] == "item-kNN 0.7500" and row["IFT"] == ""
-    assert "came out best on test" in found and "The paper's numbers are of leave-one-out." in found
-    errors = {"Base": 2, "Base + biases": 1, "Base + another": 3}
-    publish_rows(published, errors, metric="MSE")
-    (row,) = shown(publish.with_results(TEXT))
-    assert row["best second opinion"] == "biases 0.5000" and row["Llama4Rec"] == row["gain"] == ""
+def test_the_second_opinion_that_came_out_best_on_test_is_shown_for_errors_the_lowest(published):
+    publish_gains(published, {"row": "Base + EASE", "gain": 0.3}, {"row": "Base + item-kNN", "gain": 0.2})
+    rating = {"task": "rating", "metric": "RMSE"}
+    more = [{"row": "Base + biases", "gain": -0.02}, {"row": "Base + another", "gain": 0.1}, {"gain": -0.01}]
+    publish_gains(published, *(rating | each for each in more))
+    direct, rating = shown(publish.with_results(TEXT))
+    assert direct["best second opinion"].startswith("EASE +30.0%")
+    assert rating["best second opinion"].startswith("biases -2.0%") and rating["task"] == "rating prediction"
 
 
-def test_a_readme_without_published_runs_has_no_table_and_smoke_is_none(results):
+def test_of_several_runs_that_of_most_backbones_is_shown_and_other_metrics_and_smoke_are_not(published):
+    publish_gains(
+        published,
+        LLAMA4REC | {"preset": "whole", "backbones": 4, "gain": 0.1},
+        LLAMA4REC | {"preset": "whole", "backbones": 4, "gain": 0.7, "metric": "HR@5"},
+        LLAMA4REC | {"preset": "whole", "backbones": 4, "gain": 0.6, "protocol": "leave-one-out"},
+        LLAMA4REC | {"preset": "smoke", "backbones": 9, "gain": 0.9},
+        LLAMA4REC | {"dataset": "other", "gain": 0.5},
+    )
+    first, second = shown(publish.with_results(TEXT))
+    assert (first["preset, seeds"], first["Llama4Rec"]) == ("whole, 1", "+10.0% [+9.0%, +27.0%]")
+    assert (second["data set"], second["Llama4Rec"]) == ("other", "+50.0% [+9.0%, +27.0%]")
+
+
+def test_a_readme_without_published_runs_has_no_table(results):
     assert "|" not in publish.with_results(TEXT)
-    publish_rows(results, {"Base": 1}, name="smoke")
+    publish_gains(results, {"preset": "smoke"})
     assert "|" not in publish.with_results(TEXT)
-
-
-def test_each_published_run_has_a_table_of_its_own(published):
-    both = [tables.read(published / "tables" / "table_2_direct.csv")]
-    publish_rows(published, {"Base": 4, "Llama4Rec": 2}, name="second", protocol="rolling")
-    both.append(tables.read(published / "tables" / "table_2_direct.csv"))
-    tables.write(pd.concat(both), published / "tables" / "table_2_direct.csv", "c")
-    found = publish.with_results(TEXT)
-    assert found.count("| backbone |") == 2
-    assert found.index("leave-one-out** (preset `few`") < found.index("rolling** (preset `second`")
-    assert "| -50.0% [" in found
-
-
-def test_of_a_preset_under_two_protocols_the_rolling_one_is_shown(published):
-    both = [tables.read(published / "tables" / "table_2_direct.csv")]
-    publish_rows(published, {"Base": 4, "Llama4Rec": 2}, protocol="rolling")
-    both.append(tables.read(published / "tables" / "table_2_direct.csv"))
-    tables.write(pd.concat(both), published / "tables" / "table_2_direct.csv", "c")
-    found = publish.with_results(TEXT)
-    assert found.count("| backbone |") == 1 and "rolling** (preset `few`" in found
-
-
-def test_a_gain_over_base_is_shown_without_interval_where_another_row_was_compared_with(published):
-    table = tables.read(published / "tables" / "table_2_direct.csv")
-    table.loc[table["row"] == "Llama4Rec", "compared_with"] = "IFT"
-    tables.write(table, published / "tables" / "table_2_direct.csv", "c")
-    assert shown(publish.with_results(TEXT))[0]["gain"] == "+200.0%"
 
 
 def test_the_committed_readme_shows_the_committed_tables(monkeypatch):
@@ -140,6 +123,10 @@ def test_a_run_without_tables_has_nothing_to_publish(few):
 
 @pytest.mark.data
 def test_base_rows_join_the_tables_without_touching_an_llms_rows_or_the_readme(few, published):
+    values = pd.DataFrame({"user": range(4), "HR@5": 0.5, "row": "Base", "seed": 0, "cases": 1, "backbone": "LightGCN"})
+    preset = presets.build({"name": "quick", "llm": "some", "evaluation": {"draws": 200}})
+    llms = tables.build(values.assign(dataset="ml-100k", protocol="rolling"), preset)
+    tables.write(llms, published / "tables" / "table_2_direct.csv", "A caption.")
     llms = tables.read(published / "tables" / "table_2_direct.csv")
     rows = [("as-set", "MF", 0), ("as-set", "MF", 1), ("as-set", "DeepFM", 0)]
     for variant, name, seed in [*rows, ("as-set", "Popularity", 0), ("rolling", "MF", 0)]:

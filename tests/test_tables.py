@@ -472,6 +472,44 @@ def test_pairs_are_merged_by_their_key(tmp_path):
     assert found["gain"].tolist()[2:4] == [9, 9]
 
 
+def of_backbones(metric, *gains):
+    """Base and Llama4Rec of backbones of one task; a gain is Llama4Rec's over a Base of 1, alike for all users."""
+    names = {"NDCG@5": ("MF", "LightGCN"), "MSE": ("DeepFM", "NFM")}[metric]
+    frames = []
+    for name, gain in zip(names, gains, strict=False):
+        for row, value in (("Base", 1.0), ("Llama4Rec", 1 + gain)):
+            one = pd.DataFrame({"user": range(30), "row": row, "seed": 0, "cases": 1, "backbone": name})
+            frames.append(one.assign(**{metric: value**2 if metric == "MSE" else value}))
+    return pd.concat(frames).assign(dataset="ml-100k", protocol="rolling")
+
+
+def test_mean_gains_are_means_over_a_tasks_backbones_beside_the_papers():
+    """+30% and -10%: +10% on average. All 30 users agree, so both are beyond chance. A smaller RMSE is a better one."""
+    direct, rating = of_backbones("NDCG@5", 0.3, -0.1), of_backbones("MSE", -0.2, -0.2)
+    both = [tables.build(each, preset()) for each in (direct, rating)]
+    found = tables.mean_gains(pd.concat([direct, rating]), pd.concat(both), preset()).set_index("metric")
+    assert found.index.tolist() == ["NDCG@5", "RMSE"]
+    ndcg, rmse = found.loc["NDCG@5"], found.loc["RMSE"]
+    about = ["task", "row", "backbones", "seeds", "users"]
+    assert ndcg[about].tolist() == ["direct", "Llama4Rec", 2, 1, 30]
+    assert ndcg[["gain", "ci_low", "ci_high"]].tolist() == pytest.approx([0.1] * 3)
+    assert (ndcg["better"], ndcg["worse"]) == (1, 1) and (rmse["better"], rmse["worse"]) == (2, 0)
+    of_paper = [608 / 447 - 1, 588 / 420 - 1]
+    assert rmse["gain"] == pytest.approx(-0.2) and ndcg["paper_gain"] == pytest.approx(np.mean(of_paper))
+
+
+def test_gains_come_back_from_their_file_and_are_merged_by_their_key(tmp_path):
+    direct = of_backbones("NDCG@5", 0.3, -0.1)
+    table = tables.build(direct, preset())
+    for folder, name in (("run", "quick"), ("run", "laptop")):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        tables.write(table.assign(preset=name), tmp_path / folder / "table_2.csv", "c")
+        tables.write_beside(tables.mean_gains(direct, table, preset(name)), tmp_path / folder / "gains.csv")
+        tables.publish(tmp_path / folder, tmp_path / "committed")
+    found = tables.read_gains(tmp_path / "committed" / "gains.csv")
+    assert found["preset"].tolist() == ["quick", "laptop"] and found["gain"].tolist() == pytest.approx([0.1, 0.1])
+
+
 def test_a_spoilt_table_stops_publication_before_anything_is_written(table, tmp_path):
     tables.write(table, tmp_path / "run" / "table_a.csv", "c")
     (tmp_path / "run" / "table_b.csv").write_text("nothing,of,the,kind\n")

@@ -657,10 +657,12 @@ def test_the_tables_hold_every_row_against_base_and_llama4rec_against_the_others
     assert pairs[["row", "compared_with", "diff"]].to_numpy().tolist() == [
         ["Llama4Rec", "w/o AA", 0.25], ["Llama4Rec", "Base + EASE", 0.0],
     ]  # fmt: skip
-    (drawn,) = figures_drawn(known, "forest")
-    assert set(zip(drawn["backbone"], drawn["metric"], strict=True)) == {
-        ("LightGCN", "NDCG@5"), ("SASRec", "NDCG@5"), ("DeepFM", "RMSE"),
-    }  # fmt: skip
+    drawn = [*figures_drawn(known, "forest"), *figures_drawn(known, "gains")]
+    told = [set(zip(each["backbone"], each["metric"], strict=True)) for each in drawn]
+    each_task = {("LightGCN", "NDCG@5")}, {("SASRec", "NDCG@5")}, {("DeepFM", "RMSE")}
+    assert sorted(map(sorted, told)) == sorted(map(sorted, [*each_task, set.union(*each_task)]))
+    gains = tables.read_gains(run.path("tables/gains.csv")).set_index(["task", "row", "metric"])["gain"]
+    assert gains["sequential", "w/o AA", "NDCG@5"] == 1 and gains["rating", "Llama4Rec", "RMSE"] == -0.5
     chosen = read_json(run.path("tables/run.json"))["choices"]
     assert chosen == {f"{backbone}-s{seed}": {"alpha_1": 0.3} for backbone in ("LightGCN", "SASRec", "DeepFM")}
     costs = pd.read_csv(run.path("tables/cost.csv"))
