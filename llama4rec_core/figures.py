@@ -264,11 +264,12 @@ def by_history_length(results: pd.DataFrame, metric: str) -> Figure:
 # --- the weights -----------------------------------------------------------------------------------
 
 
-def alpha_heatmap(grid: pd.DataFrame, chosen: tuple[float, float]) -> Figure:
+def alpha_heatmap(grid: pd.DataFrame, chosen: tuple[float, float], test: pd.DataFrame | None = None) -> Figure:
     """What validation gains over the backbone alone, in nats (columns alpha_1, alpha_2, value); the chosen pair framed.
 
     The best pair of the grid gets a thinner, dashed frame where the chosen one is not as good; among equals it is the
-    one with less LLM. Raises ValueError where `chosen`, (alpha_1, alpha_2), is not in the grid.
+    one with less LLM. `test` has the same pairs with their gain on test in percent: it is drawn beside, with the same
+    frames. Raises ValueError where `chosen`, (alpha_1, alpha_2), is not in the grid.
     """
     _need(grid, "alpha_1", "alpha_2", "value")
     values = grid.set_index(["alpha_1", "alpha_2"])["value"].sort_index()
@@ -276,28 +277,34 @@ def alpha_heatmap(grid: pd.DataFrame, chosen: tuple[float, float]) -> Figure:
         raise ValueError(f"the chosen pair {chosen} is not in the grid")
     equal = np.isclose(values, values.max(), rtol=1e-12, atol=0)
     best = chosen if equal[values.index.get_loc(chosen)] else values.index[equal.argmax()]
-    cells = values.unstack("alpha_1").sort_index(ascending=False)
-    fig, (ax,) = _panels(1, width=7.2)
-    sns.heatmap(
-        cells, ax=ax, cmap="cividis", annot=True, fmt=".1f", linewidths=1.5, annot_kws={"size": 10},
-        cbar_kws={"label": "log-likelihood gained (nats), validation"},
-    )  # fmt: skip
-
-    def frame(pair: tuple[float, float], inset: float, **look) -> None:
-        corner = cells.columns.get_loc(pair[0]) + inset, cells.index.get_loc(pair[1]) + inset
-        ax.add_patch(plt.Rectangle(corner, 1 - 2 * inset, 1 - 2 * inset, fill=False, zorder=5, **look))
-
-    frame(chosen, 0, edgecolor=RED, linewidth=3.5, clip_on=False)
+    parts = {"log-likelihood gained (nats), validation": values}
+    if test is not None:
+        parts["gain over the backbone (%), test"] = test.set_index(["alpha_1", "alpha_2"])["value"].sort_index()
+    fig, axes = _panels(len(parts), width=7.2 if test is None else 12)
+    for ax, (label, each) in zip(axes, parts.items(), strict=True):
+        cells = each.unstack("alpha_1").sort_index(ascending=False)
+        sns.heatmap(
+            cells, ax=ax, cmap="cividis", annot=True, fmt=".1f", linewidths=1.5, annot_kws={"size": 10},
+            cbar_kws={"label": label},
+        )  # fmt: skip
+        _frame(ax, cells, chosen, 0, edgecolor=RED, linewidth=3.5, clip_on=False)
+        if best != chosen:
+            _frame(ax, cells, best, 0.1, edgecolor="0.1", linestyle="--")
+        ax.set(xlabel=r"$\alpha_1$: weight of the LLM at most (0: backbone alone)", ylabel=r"$\alpha_2$: cut-off")
+        ax.tick_params(axis="y", rotation=0)
     note = f"framed: chosen, {_pair(chosen)} ({values[chosen]:+.1f} nats)"
-    if best == chosen:
-        note += ", the best of the grid"
-    else:
-        frame(best, 0.1, edgecolor="0.1", linestyle="--")
-        note += f"\ndashed: the best of the grid, {_pair(best)} ({values.max():+.1f} nats)"
-    ax.set(xlabel=r"$\alpha_1$: weight of the LLM at most (0: backbone alone)", ylabel=r"$\alpha_2$: cut-off")
-    ax.tick_params(axis="y", rotation=0)
+    note += ", the best of the grid" if best == chosen else ""
+    note += "" if best == chosen else f"\ndashed: the best of the grid, {_pair(best)} ({values.max():+.1f} nats)"
     weight = f"a weight of {chosen[0]:g} at most" if chosen[0] else "no weight"
-    return _finish(fig, f"Validation gives the LLM {weight} ({values[chosen]:+.1f} nats)", note)
+    title = f"Validation gives the LLM {weight} ({values[chosen]:+.1f} nats)"
+    if test is not None:
+        title += f"; on test that is {each[chosen]:+.1f}%, the best pair there {each.max():+.1f}%"
+    return _finish(fig, title, note)
+
+
+def _frame(ax: plt.Axes, cells: pd.DataFrame, pair: tuple[float, float], inset: float, **look) -> None:
+    corner = cells.columns.get_loc(pair[0]) + inset, cells.index.get_loc(pair[1]) + inset
+    ax.add_patch(plt.Rectangle(corner, 1 - 2 * inset, 1 - 2 * inset, fill=False, zorder=5, **look))
 
 
 def _pair(alphas: tuple[float, float]) -> str:

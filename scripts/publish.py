@@ -63,7 +63,7 @@ def with_results(text: str) -> str:
     if path.exists():
         gains = tables.read_gains(path)
         main = gains["metric"] == gains["task"].map({task.name: task.metric for task in TASKS.values()})
-        gains = gains[main & (gains["preset"] != looks.EXEMPT)].sort_values("backbones", ascending=False, kind="stable")
+        gains = gains[main & (gains["preset"] != "smoke")].sort_values("backbones", ascending=False, kind="stable")
         lines = [
             _mean_gains(dataset, TASKS[task], next(iter(of.groupby(tables.GAIN_KEY[:4], sort=False)))[1])
             for dataset, each in gains.groupby("dataset", sort=False)

@@ -21,7 +21,7 @@ from llama4rec_core.run import Run
 from llama4rec_core.variants import asked, rows_of
 
 SMALL = ("augmentation/*-s{}.json", "scores/*-s{}.json", "llm/*-s{}/tuning.json", "llm/*-s{}/curve.csv",
-         "llm/memorization.csv", "backbones/*-s{}/*/log.csv")  # fmt: skip
+         "llm/memorization.csv", "backbones/*-s{}/*/log.csv", "looks/*.json")  # fmt: skip
 
 
 def files_of(run: Run, name: str, seed: int) -> dict[str, dict[str, str]]:

@@ -170,6 +170,16 @@ def test_a_chosen_pair_that_is_the_best_needs_no_second_sign():
     assert [corner for corner, _ in frames(equal)] == [(2, 0)]  # as good as any
 
 
+def test_test_stands_beside_validation_with_the_same_frames():
+    test = GRID.assign(value=[0, 0, 1, 2, 3, 5])
+    fig = figures.alpha_heatmap(NATS, (0.9, 0.1), test)
+    valid, beside = fig.axes[:2]
+    corners = [[patch.get_xy() for patch in ax.patches] for ax in (valid, beside)]
+    assert corners[0] == corners[1] == [(2, 1), (1.1, 0.1)]
+    assert "on test that is +3.0%, the best pair there +5.0%" in " ".join(fig.get_suptitle().split())
+    assert beside.collections[0].get_array().ravel().tolist() == [0, 2, 5, 0, 1, 3]
+
+
 def test_the_best_pair_among_equals_is_the_one_with_less_llm():
     tied = NATS.assign(value=[0.1, 0.1, 0.1, 0.1, 0.1, 0.05])
     assert [corner for corner, _ in frames(figures.alpha_heatmap(tied, (0.9, 0.9)))] == [(2, 0), (0.1, 1.1)]
