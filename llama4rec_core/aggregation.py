@@ -30,35 +30,25 @@ _SHARPEST = 1e3  # tau times the largest distance of a candidate from its target
 # --- equation 4: the most similar user -------------------------------------------------------------
 
 
-def most_similar_user(embeddings, users=None, allowed=None) -> np.ndarray:
-    """Eq. 4: the other user with the largest cosine similarity; int64, one for each of `users`.
+def most_similar_user(embeddings) -> np.ndarray:
+    """Eq. 4: of each user the other one with the largest cosine similarity; `embeddings` [U, D], the answer int64 [U].
 
-    `embeddings` is [U, D]; `users` are the ids to answer for (all when None); `allowed` is a boolean mask [U] of
-    those who may be chosen (everyone when None). Nobody is similar to themselves. An embedding of length zero has
-    cosine 0 with everyone. Ties go to the lowest id. Works in blocks of users: no U x U matrix is held.
-    Raises ValueError where a user has nobody to choose from, for an unknown id, and for a value that is not finite.
+    Nobody is similar to themselves. An embedding of length zero has cosine 0 with everyone. Ties go to the lowest id.
+    Works in blocks of users: no U x U matrix is held. Raises ValueError where there is only one user, and for a value
+    that is not finite.
     """
     embeddings = _finite("embeddings", embeddings, ndim=2)
     n_users = len(embeddings)
-    users = np.arange(n_users) if users is None else np.asarray(users, dtype=np.int64)
-    allowed = np.ones(n_users, dtype=bool) if allowed is None else np.asarray(allowed)
-    if allowed.shape != (n_users,) or allowed.dtype != bool:
-        raise ValueError(f"allowed must be a boolean mask of {n_users} users, got {allowed.dtype} {allowed.shape}")
-    if len(users) and not (0 <= users.min() and users.max() < n_users):
-        raise ValueError(f"users must lie in 0..{n_users - 1}, got {users.min()}..{users.max()}")
-    lonely = users[allowed.sum() - allowed[users] == 0]
-    if len(lonely):
-        raise ValueError(f"user {lonely[0]} has no other allowed user to be similar to")
-
+    if n_users == 1:
+        raise ValueError("a single user has nobody to be similar to")
     length = np.linalg.norm(embeddings, axis=1, keepdims=True)
     unit = embeddings / np.where(length > 0, length, 1)
-    similar = np.empty(len(users), dtype=np.int64)
-    block = max(1, 4_000_000 // n_users)
-    for start in range(0, len(users), block):
-        ours = users[start : start + block]
-        cosine = unit[ours] @ unit.T  # (4) [block, U]
-        cosine[:, ~allowed] = -np.inf
-        cosine[np.arange(len(ours)), ours] = -np.inf
+    similar = np.empty(n_users, dtype=np.int64)
+    block = max(1, 4_000_000 // max(1, n_users))
+    for start in range(0, n_users, block):
+        cosine = unit[start : start + block] @ unit.T  # (4) [block, U]
+        ours = np.arange(len(cosine))
+        cosine[ours, start + ours] = -np.inf
         best = cosine.max(axis=1, keepdims=True)
         similar[start : start + block] = np.argmax(cosine >= best - _EQUAL, axis=1)
     return similar

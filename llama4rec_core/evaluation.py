@@ -131,7 +131,7 @@ def resampled_means(values, draws: int = DRAWS) -> np.ndarray:
 
 def interval(resampled) -> tuple[float, float]:
     """The 95% percentile interval of resampled statistics [draws]."""
-    low, high = np.quantile(resampled, [(1 - 0.95) / 2, (1 + 0.95) / 2])
+    low, high = np.quantile(resampled, [0.025, 0.975])
     return float(low), float(high)
 
 
@@ -162,6 +162,17 @@ def by_group(values, groups, root: bool = False, draws: int = DRAWS) -> pd.DataF
         raise ValueError(f"groups must name one group per user, got {groups.shape} for {values.shape[1]} users")
     found = {group: vars(estimate(values[:, groups == group], root, draws)) for group in np.unique(groups)}
     return pd.DataFrame([{"group": group} | each for group, each in found.items()])
+
+
+def slope(values, x, draws: int = DRAWS) -> tuple[float, float, float]:
+    """The least-squares slope of per-user `values` [U] on `x` [U], with its 95% interval over users."""
+    x, y = np.asarray(x, dtype=float), np.asarray(values, dtype=float)
+    moments = np.stack([x, y, x * y, x * x])
+
+    def of(m: np.ndarray) -> np.ndarray:
+        return (m[2] - m[0] * m[1]) / (m[3] - m[0] ** 2)
+
+    return float(of(moments.mean(axis=1))), *interval(of(resampled_means(moments, draws)))
 
 
 def history_group(n_interactions) -> np.ndarray:

@@ -22,7 +22,7 @@ def test_most_similar_user_by_hand():
 
 
 def test_similarity_ignores_length_and_excludes_oneself():
-    assert agg.most_similar_user(np.array([[1.0, 0], [100, 100], [0.1, 0.01]]), users=[0]).tolist() == [2]
+    assert agg.most_similar_user(np.array([[1.0, 0], [100, 100], [0.1, 0.01]])).tolist() == [2, 2, 0]
 
 
 def test_ties_go_to_the_lowest_id_and_zero_embeddings_have_cosine_zero():
@@ -30,12 +30,6 @@ def test_ties_go_to_the_lowest_id_and_zero_embeddings_have_cosine_zero():
     assert agg.most_similar_user(same).tolist() == [1] + [0] * 39
     embeddings = np.array([[0, 0], [1, 0], [-1, 0.0]])
     assert agg.most_similar_user(embeddings).tolist() == [1, 0, 0]  # 0 beats the cosine of -1
-
-
-def test_only_allowed_users_are_chosen():
-    embeddings = np.array([[1, 0], [1, 0.1], [0, 1], [0.1, 1]])
-    allowed = np.array([False, False, True, True])
-    assert agg.most_similar_user(embeddings, allowed=allowed).tolist() == [3, 3, 3, 2]
 
 
 def test_blocks_give_what_the_whole_matrix_gives():
@@ -382,23 +376,9 @@ def test_a_value_is_of_the_case_it_stands_with():
 # --- what is refused -------------------------------------------------------------------------------
 
 NAN = np.nan
-ONE, TWO, MASK = np.ones((1, 2)), np.ones((3, 2)), np.array([False, True, False])
+ONE = np.ones((1, 2))
 REFUSED = {
-    "a user alone": (lambda: agg.most_similar_user(ONE), "user 0 has no other allowed user to be similar to"),
-    "nobody allowed": (
-        lambda: agg.most_similar_user(TWO, allowed=MASK),
-        "user 1 has no other allowed user to be similar to",
-    ),
-    "an unknown user": (lambda: agg.most_similar_user(TWO, users=[1, 3]), "users must lie in 0..2, got 1..3"),
-    "a negative user": (lambda: agg.most_similar_user(TWO, users=[-1, 2]), "users must lie in 0..2, got -1..2"),
-    "ids for a mask": (
-        lambda: agg.most_similar_user(TWO, allowed=np.arange(3)),
-        "allowed must be a boolean mask of 3 users, got int64 (3,)",
-    ),
-    "a short mask": (
-        lambda: agg.most_similar_user(TWO, allowed=MASK[:2]),
-        "allowed must be a boolean mask of 3 users, got bool (2,)",
-    ),
+    "a user alone": (lambda: agg.most_similar_user(ONE), "a single user has nobody to be similar to"),
     "an embedding of NaN": (
         lambda: agg.most_similar_user([[1.0, 2], [3, NAN]]),
         "embeddings must be finite, got nan at (1, 1)",

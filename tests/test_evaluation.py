@@ -349,6 +349,16 @@ def test_a_resample_of_the_mean_gain_draws_the_same_users_for_every_backbone():
     assert one == pytest.approx((found.diff, found.ci_low, found.ci_high))
 
 
+def test_a_slope_by_hand_and_its_interval():
+    x = np.arange(20.0)
+    assert ev.slope(1 - 2 * x, x) == pytest.approx((-2, -2, -2))
+    rng = np.random.default_rng(0)
+    x, noise = rng.normal(0, 1, 2000), rng.normal(0, 0.5, 2000)
+    found, low, high = ev.slope(0.3 * x + noise, x)
+    assert found == pytest.approx(np.polyfit(x, 0.3 * x + noise, 1)[0])
+    assert (high - low) / 2 == pytest.approx(1.96 * 0.5 / np.sqrt(2000), rel=0.1)  # sigma / (sd(x) sqrt(U))
+
+
 def test_holm_by_hand():
     # sorted .01 .02 .03 .04 times 4 3 2 1 = .04 .06 .06 .04, made monotone: .04 .06 .06 .06
     np.testing.assert_allclose(ev.holm([0.03, 0.01, 0.04, 0.02]), [0.06, 0.04, 0.06, 0.06])
