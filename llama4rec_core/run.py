@@ -29,6 +29,8 @@ INSIDE = "LLAMA4REC_INSIDE_A_RULE"  # set in the rules' commands
 RAW_FILES = "u.data u.item u.user ratings.dat movies.dat users.dat BX-Book-Ratings.csv BX-Books.csv BX-Users.csv"
 PACKAGES = "torch transformers peft accelerate deepctr-torch numpy pandas scipy papermill snakemake".split()
 
+MADE = "made.json"  # the record of a published run
+
 STREAMS = {  # each random choice of a run draws from a stream of its own
     "window users": 7,
     "mixture of examples": 31,
@@ -134,7 +136,9 @@ class Run:
         return [record]
 
     def record(self) -> dict:
-        """What made the run's results: settings, data, code, packages, machine."""
+        """What made the run's results: settings, data, code, packages, machine. Of a published run, what made those."""
+        if self.has(MADE):
+            return read_json(self.path(MADE))
         return {
             "preset": read_json(self.path("settings.json")),
             "git_commit": paths.commit(),

@@ -17,7 +17,7 @@ from llama4rec_core.data import cases
 from llama4rec_core.data.prepared import Prepared, read_prepared
 from llama4rec_core.files import read_frame, read_json, whole, write_frame, write_json, write_text
 from llama4rec_core.published import pack_lists, pack_ratings, unpack_lists, unpack_ratings
-from llama4rec_core.run import Run
+from llama4rec_core.run import MADE, Run
 from llama4rec_core.variants import asked, rows_of
 
 SMALL = ("augmentation/*-s{}.json", "scores/*-s{}.json", "llm/*-s{}/tuning.json", "llm/*-s{}/curve.csv",
@@ -53,9 +53,8 @@ def pack(run: Run, folder: Path) -> None:
                 sums[f"{name}-{fit}.parquet"] = sha256(to / f"{name}-{fit}.parquet")
         small = sorted(path for pattern in SMALL for path in run.folder.glob(pattern.format(seed)))
         texts = {path.relative_to(run.folder).as_posix(): path.read_text(encoding="utf-8") for path in small}
-        settings = read_json(run.path("settings.json"))
-        record = {"commit": paths.commit(), "split_sha256": ready.split.sha256, "settings": settings, "sha256": sums}
-        write_json(to / "record.json", record | {"files": texts})
+        record = {"run": run.record(), "split_sha256": ready.split.sha256, "sha256": sums, "files": texts}
+        write_json(to / "record.json", record)
 
 
 def unpack(run: Run) -> None:
@@ -78,13 +77,14 @@ def unpack(run: Run) -> None:
                     write_frame(run.path(file), said[opinion])
         for file, text in record["files"].items():
             write_text(run.path(file), text)
+        write_json(run.path(MADE), record["run"])
 
 
 def check(run: Run, ready: Prepared, of: Path, record: dict) -> None:
     wrong = []
     if record["split_sha256"] != ready.split.sha256:
         wrong.append("it was made with other data or another split than this run's")
-    ours, theirs = read_json(run.path("settings.json")), record["settings"]
+    ours, theirs = read_json(run.path("settings.json")), record["run"]["preset"]
     wrong += [
         f"{key} was {theirs.get(key)!r}, the preset now says {value!r}"
         for key, value in ours.items()

@@ -331,8 +331,8 @@ def test_a_paired_interval_is_narrower_than_two_separate_ones():
 
 def test_the_mean_gain_by_hand():
     """.75 over .5 is +50%, .5 over .5 is 0: +25% on average. Where every user is alike, so is every resample."""
-    base = [np.array([[1, 0, 1, 0.0]]), np.array([[0.5] * 4])]
-    ours = [np.array([[1, 1, 1, 0.0]]), np.array([[0.5] * 4])]
+    base = [np.array([[0.75, 0.25, 0.75, 0.25]]), np.array([[0.5] * 4])]
+    ours = [np.array([[1, 0.5, 0.75, 0.75]]), np.array([[0.5] * 4])]
     assert ev.mean_gain(ours, base)[0] == pytest.approx(0.25)
     alike = ev.mean_gain([np.full((2, 4), 4.0), np.full((2, 4), 9.0)], [np.ones((2, 4))] * 2, root=True)
     assert alike == pytest.approx((1.5, 1.5, 1.5))  # errors of 2 and 3 over 1

@@ -100,6 +100,7 @@ def test_rows_of_what_was_published_are_the_rows_of_the_run(finished, tmp_path, 
     replay.unpack(finished)
     after, again = measured()
     pd.testing.assert_frame_equal(before, after)
+    assert finished.record() == read_json(tmp_path / "published" / f"s{SEED}" / "record.json")["run"]
     assert finished.has(f"scores/LightGCN-base-EASE-s{SEED}.json")
     for row, values in chosen.items():
         assert again[row] == pytest.approx(values, abs=0.002)
@@ -110,7 +111,8 @@ def test_what_was_changed_since_or_is_of_another_run_is_refused_and_all_is_said_
     (of / "DeepFM-base.parquet").unlink()
     (of / "LightGCN-base.parquet").write_bytes(b"other")
     record = read_json(of / "record.json")
-    write_json(of / "record.json", record | {"split_sha256": "", "settings": record["settings"] | {"row_tokens": 7}})
+    made = record["run"] | {"preset": record["run"]["preset"] | {"row_tokens": 7}}
+    write_json(of / "record.json", record | {"split_sha256": "", "run": made})
     with pytest.raises(ValueError) as error:
         replay.unpack(finished)
     said = str(error.value)
