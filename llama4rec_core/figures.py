@@ -209,9 +209,8 @@ def gains(table: pd.DataFrame) -> Figure:
         ax.scatter(sign * lines.apply(_paper_gain, axis=1), at, marker="D", s=36, color="black", edgecolor="white",
                    zorder=3, label="the paper's, leave-one-out")  # fmt: skip
         ax.set_yticks(at, lines["backbone"])
-        ax.set(
-            ylim=(count - 0.4, -0.6), xlabel=f"{task}: gain in {lines['metric'].iloc[0]} over Base (%), right is better"
-        )
+        ax.set(ylim=(count - 0.4, -0.6), ylabel="backbone")
+        ax.set_xlabel(f"{task}: gain in {lines['metric'].iloc[0]} over Base (%), right is better")
         ax.grid(axis="y", visible=False)
     fig.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return _finish(fig, _verdict(ours, " and ".join(ours["metric"].unique())))

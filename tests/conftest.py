@@ -3,9 +3,13 @@
 import os
 import sys
 
+import hypothesis
 import pytest
 
 from llama4rec_core import paths
+
+hypothesis.settings.register_profile("unhurried", deadline=None)  # no test depends on how fast a machine is
+hypothesis.settings.load_profile("unhurried")
 
 sys.path.append(str(paths.ROOT / "scripts"))  # their functions are tested as those of modules
 if "PYTEST_XDIST_WORKER" in os.environ:  # several processes at once: with more threads each they only wait for another

@@ -280,7 +280,7 @@ def test_where_every_target_is_the_best_its_likelihood_is_nearly_one_and_finite(
 
 
 @given(scores, st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_no_other_sharpness_is_better(utility, data):
     n, c = utility.shape
     target = data.draw(arrays(np.int64, n, elements=st.integers(0, c - 1)))

@@ -34,7 +34,7 @@ def test_a_numeric_title_is_not_taken_for_a_list_number():
     assert answers.ranking("2001\n101 Dalmatians", ["101 Dalmatians", "2001"]) == ([1, 0], [])
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.text(max_size=400), st.lists(st.text(min_size=1, max_size=20), min_size=1, max_size=8))
 def test_no_text_breaks_the_ranking(text, candidates):
     order, _ = answers.ranking(text, candidates)
@@ -48,7 +48,7 @@ HOSTILE = st.lists(st.one_of(st.text(max_size=60), st.sampled_from([*FIVE, *HALV
 
 
 @pytest.mark.slow
-@settings(max_examples=10_000, deadline=None)
+@settings(max_examples=10_000)
 @given(HOSTILE, st.sampled_from(["", " ", "\n", ", "]))
 def test_ten_thousand_hostile_texts(pieces, between):
     text = between.join(pieces)
@@ -57,7 +57,6 @@ def test_ten_thousand_hostile_texts(pieces, between):
     answers.attributes(text, FILMS)
 
 
-@settings(deadline=None)
 @given(st.permutations(range(5)), st.integers(0, 5), st.sampled_from(["", "- ", "1. ", "* "]))
 def test_a_well_formed_list_decorated_or_cut_short_keeps_its_order(order, kept, mark):
     text = "\n".join(mark + FIVE[i] for i in order[:kept])
@@ -65,7 +64,7 @@ def test_a_well_formed_list_decorated_or_cut_short_keeps_its_order(order, kept, 
     assert found[:kept] == list(order[:kept]) and defects == ["missing"] * (5 - kept)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(max_size=200))
 def test_no_text_breaks_attributes(text):
     values = answers.attributes(text, FILMS)

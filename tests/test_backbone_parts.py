@@ -125,7 +125,7 @@ def test_hop_mixing_by_hand():
     assert hardest(query, negatives).tolist() == [[1, 0]]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 4), st.integers(1, 5), st.integers(1, 3), SEEDS)
 def test_hop_mixing_is_the_arg_max_over_the_mixtures(b, m, h, seed):
     rng = torch.Generator().manual_seed(seed)
@@ -218,7 +218,7 @@ def test_item_loss_by_hand_over_all_items_and_over_samples():
 # --- BERT4Rec ---------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(1, 8), min_size=1, max_size=6), st.floats(0, 1), SEEDS)
 def test_cloze_hides_some_items_and_never_none(lengths, share, seed):
     rows = np.array([[*range(n), *[99] * (8 - n)] for n in lengths])
@@ -307,7 +307,7 @@ def test_crop_mask_and_reorder_by_hand():
     assert reorder(rows, n, 0.6, Drawn([1, 0], draws)).tolist() == [[10, 12, 13, 11, 14, 99], [10, 11, 99, 99, 99, 99]]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(LENGTHS, st.floats(0.05, 1), SEEDS)
 def test_a_crop_is_a_run_of_the_sequence(lengths, share, seed):
     rows, n = rows_of(lengths)
@@ -319,7 +319,7 @@ def test_a_crop_is_a_run_of_the_sequence(lengths, share, seed):
         assert 10 <= real[0] and real[-1] < 10 + size
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(LENGTHS, st.floats(0, 1), SEEDS)
 def test_masking_replaces_its_share_and_nothing_else(lengths, share, seed):
     rows, n = rows_of(lengths)
@@ -329,7 +329,7 @@ def test_masking_replaces_its_share_and_nothing_else(lengths, share, seed):
     assert ((out == 77) <= (rows != 99)).all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(LENGTHS, st.floats(0, 1), SEEDS)
 def test_reordering_shuffles_one_run(lengths, share, seed):
     rows, n = rows_of(lengths)
@@ -488,7 +488,7 @@ def test_byte_dropout_keeps_what_it_says_and_the_mean():
 
 
 @given(st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_sparse_products_in_blocks_are_the_dense_ones(data):
     """Any shape, empty rows and columns, any number of columns a block; and A^T @ g backwards."""
     rows, columns, d = (data.draw(st.integers(1, 9)) for _ in range(3))

@@ -408,7 +408,7 @@ def test_popularity_counts_training_interactions():
     np.testing.assert_array_equal(fit("Popularity", data, None, 0).scores([0, 1]), [[1, 0, 2]] * 2)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.lists(st.integers(0, 10), max_size=10), min_size=1, max_size=5).filter(any), st.integers(0, 2**31))
 def test_negatives_are_all_the_items_outside_training(lists, seed):
     n_items = 11
@@ -450,7 +450,7 @@ def test_sasrec_reads_the_end_of_a_long_history_and_padding_does_not_matter(quic
     assert np.isfinite(fitted.scores([0], [np.array([], dtype=int)])).all()
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=6), st.integers(1, 9), st.integers(0, 2**31))
 def test_windows_are_runs_of_their_sequence(lengths, length, seed):
     sequences = [100 * n + np.arange(size) for n, size in enumerate(lengths)]

@@ -70,7 +70,7 @@ def test_ease_by_hand():
     np.testing.assert_allclose(fitted.scores([1, 0]), [[0, 1 / 4], [1 / 2, 1 / 4]], rtol=1e-6)  # what they trained on
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(2, 8), st.integers(2, 30), st.floats(0.5, 300), st.integers(0, 2**31))
 def test_ease_is_the_ridge_regression_of_each_item_on_the_others(n_items, n_users, ridge, seed):
     x = np.random.default_rng(seed).random((n_users, n_items)) < 0.5

@@ -60,7 +60,7 @@ def slow_k_core(pairs: list[tuple[int, int]], k: int) -> list[tuple[int, int]]:
         pairs.remove(bad)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.sets(st.tuples(st.integers(0, 7), st.integers(0, 7)), min_size=1, max_size=50).map(list), st.integers(1, 4))
 def test_k_core_is_the_largest_part_where_all_have_k(pairs, k):
     frame = pd.DataFrame(pairs, columns=["user", "item"], index=np.arange(len(pairs)) + 5)

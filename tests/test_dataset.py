@@ -85,7 +85,7 @@ def datasets(draw) -> Dataset:
     return make_dataset(draw(text), frame, items, users)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(datasets())
 def test_written_dataset_is_read_as_it_was(tmp_path, dataset):
     write_dataset(dataset, tmp_path / "data")

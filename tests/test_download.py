@@ -222,7 +222,7 @@ def test_checked_file_that_is_no_zip(server, tmp_path):
         archive(f"{server.url}/a.zip", sha(b"hello"), ("u.data",), tmp_path / "cache")
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_damaged_zip_never_gives_another_file(tmp_path, data):
     """Cut anywhere, or any byte changed: the member as it was, or a SourceError; never another exception or content."""

@@ -168,7 +168,7 @@ def test_the_root_of_an_interval_is_the_interval_of_the_root():
 
 
 @given(arrays(np.float64, st.tuples(st.integers(1, 3), st.integers(1, 25)), elements=shares))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_interval_holds_the_mean_and_stays_within_the_values(values):
     found = ev.estimate(values, draws=400)
     users = values.mean(axis=0)
@@ -262,7 +262,7 @@ def test_all_zero_differences_give_one_without_a_warning():
 
 
 @given(st.lists(st.integers(-20, 20), min_size=1, max_size=30))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_p_is_a_probability_and_knows_no_direction(d):
     p = ev.sign_flip_test(d, flips=500)
     assert 0 < p <= 1 and p == ev.sign_flip_test([-x for x in d], flips=500)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from llama4rec_core.data import FILMS, Histories, cases, histories, make_dataset, split, unseen
 
-few = settings(max_examples=25, deadline=None)
+few = settings(max_examples=25)
 
 
 @st.composite

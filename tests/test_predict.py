@@ -80,7 +80,7 @@ def test_top_k_refuses_a_list_that_cannot_be_filled():
         top_k(fixed(np.zeros((2, 4))), [0, 1], None, [np.array([0])], 1)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 6), st.integers(3, 9), st.integers(0, 2**31))
 def test_top_k_is_the_sorted_rest(n_users, n_items, seed):
     rng = np.random.default_rng(seed)
@@ -129,7 +129,7 @@ def test_a_window_case_excludes_what_came_before_the_window_only():
     assert found.items.tolist() == [[1, 2, 3], [2, 3, 4]]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 4), st.integers(0, 2), st.integers(1, 3), st.booleans(), st.integers(0, 2**31))
 def test_a_list_is_the_sorted_rest_of_the_catalogue(n_train, n_valid, n_test, sequential, seed):
     rng = np.random.default_rng(seed)

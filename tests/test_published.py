@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import replay
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from standins import PRESET, SEED, notebook, open_run
 from test_walk import given_lists, given_ratings
@@ -53,7 +53,6 @@ def test_ratings_by_hand_and_no_rating_of_a_user_is_in_them():
     assert told["LLM"]["user"].tolist() == [0, 1] and predictions.ratings[[0, 2]].tolist() == [1.25, 4.5]
 
 
-@settings(deadline=None)
 @given(st.lists(st.lists(st.integers(-500, 500), min_size=4, max_size=4, unique=True), min_size=1, max_size=6))
 def test_any_lists_come_back_in_the_same_order(values):
     """Of four numbers at least 1 apart and at most 1,000, no two come within a thousandth of a standard deviation."""

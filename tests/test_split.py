@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from llama4rec_core.data import Dataset, SourceError, cases, cut_last, load, make_dataset, offsets, split, windows
 from llama4rec_core.data.split import HELD_OUT
 
-few = settings(max_examples=25, deadline=None)
+few = settings(max_examples=25)
 COLUMNS = ["user", "item", "rating", "time"]
 
 

@@ -64,7 +64,7 @@ def test_the_trie_names_its_inner_nodes_and_refuses_a_title_without_an_end_of_it
 some_titles = st.lists(st.text("abc", min_size=1, max_size=5), min_size=2, max_size=12).filter(
     lambda t: len(set(t)) > 1
 )
-few = settings(max_examples=25, deadline=None)
+few = settings(max_examples=25)
 
 
 @few
