@@ -5,7 +5,7 @@ import hashlib
 import pandas as pd
 import pytest
 
-from llama4rec_core.data import SourceError, load, read_ml1m, read_ml100k, table_1
+from llama4rec_core.data import SourceError, load, movielens, read_ml1m, read_ml100k, table_1
 from llama4rec_core.data.movielens import ML100K_GENRES, ML100K_SHA256, movie_title
 
 INTERACTIONS = "10\t2\t3\t100\n9\t2\t4\t90\n10\t1\t5\t80\n9\t1412\t1\t70\n10\t267\t2\t60\n"
@@ -161,10 +161,20 @@ def test_ml1m_by_hand(ml1m):
         ["2", "56+", "M", "self-employed"],
     ]
     assert dataset.interactions["user"].tolist() == [1, 0, 0]
-    with pytest.raises(ValueError, match="ratings.dat is not the file it should be: SHA-256 506d.* found; .*read_own"):
+    with pytest.raises(ValueError, match="ratings.dat is not the published file: SHA-256 506d.* found; .*read_own"):
+        read_ml1m(ml1m, source="archive")
+    with pytest.raises(ValueError, match="and it has 3 ratings, 2 users, 2 rated films; take the unchanged ML-1M"):
         read_ml1m(ml1m)
     digest = hashlib.sha256((ml1m / "ratings.dat").read_bytes()).hexdigest()
     assert read_ml1m(ml1m, sha256=digest).sha256 == dataset.sha256
+
+
+def test_an_ml1m_folder_of_other_bytes_but_the_same_counts_is_taken_with_a_warning(ml1m, monkeypatch):
+    monkeypatch.setattr(movielens, "ML1M_COUNTS", (3, 2, 2))
+    with pytest.warns(UserWarning, match="is not the published file: .* it is taken"):
+        assert len(read_ml1m(ml1m).interactions) == 3
+    with pytest.raises(ValueError, match="is not the published file"):
+        read_ml1m(ml1m, source="archive")
 
 
 def test_unknown_name():

@@ -5,6 +5,7 @@ order without the year, `year`, `genres`; users' age, gender and occupation.
 """
 
 import re
+import warnings
 from itertools import compress
 from pathlib import Path
 
@@ -36,6 +37,7 @@ ML1M_FILES = {
     "movies.dat": ("item", "title", "genres"),
     "users.dat": ("user", "gender", "age", "occupation", "zip"),
 }
+ML1M_COUNTS = (1_000_209, 6_040, 3_706)  # ratings, users, rated films
 ML1M_RATINGS_SHA256 = "506d64ca44484487c11dc2d9a28de5c54948213e6b96285e298afe28d6ea4e0f"  # of ratings.dat
 
 ML100K_GENRES = (
@@ -113,19 +115,30 @@ def read_ml100k(folder: Path | str, source: str = "folder", sha256: str | None =
 
 
 def read_ml1m(folder: Path | str, source: str = "folder", sha256: str | None = ML1M_RATINGS_SHA256) -> Dataset:
-    """MovieLens 1M (ratings.dat, movies.dat, users.dat). sha256: of ratings.dat; None takes any. Raises ValueError."""
+    """MovieLens 1M (ratings.dat, movies.dat, users.dat). sha256: of ratings.dat; None takes any. Raises ValueError.
+
+    Another file in a folder that the user names is taken, with a warning, where it has ML1M_COUNTS.
+    """
     files = layout(folder, ML1M_FILES)
-    if sha256 is not None and (digest := pooch.file_hash(files[0])) != sha256:
-        raise ValueError(
-            f"{files[0]} is not the file it should be: SHA-256 {sha256} expected, {digest} found; "
-            "take the unchanged ML-1M, or load these files with read_own"
-        )
+    other = sha256 is not None and (digest := pooch.file_hash(files[0])) != sha256
+    wrong = "" if not other else f"{files[0]} is not the published file: SHA-256 {sha256} expected, {digest} found"
+    if wrong and source != "folder":
+        raise ValueError(f"{wrong}; take the unchanged ML-1M, or load these files with read_own")
     interactions, movies, users = (
         read_lines(path, "::", columns, "latin-1") for path, columns in zip(files, ML1M_FILES.values(), strict=True)
     )
     occupations = {str(code): name for code, name in enumerate(ML1M_OCCUPATIONS)}
     users = users.replace({"age": ML1M_AGES, "occupation": occupations})
-    return _dataset("ml-1m", interactions, movies, users, source, files)
+    dataset = _dataset("ml-1m", interactions, movies, users, source, files)
+    if wrong:
+        counts = len(dataset.interactions), dataset.n_users, dataset.n_items
+        if counts != ML1M_COUNTS:
+            counted = [f"{n:,} {what}" for n, what in zip(counts, ("ratings", "users", "rated films"), strict=True)]
+            raise ValueError(
+                f"{wrong}, and it has {', '.join(counted)}; take the unchanged ML-1M, or load these files with read_own"
+            )
+        warnings.warn(f"{wrong}; it is taken, for it has as many ratings, users and films", stacklevel=2)
+    return dataset
 
 
 def movie_title(text: str) -> tuple[str, str]:
