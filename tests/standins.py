@@ -42,9 +42,11 @@ class Characters:
     def decode(self, tokens):
         return "".join(map(chr, tokens))
 
+    def among(self, tokens):
+        return self.sets.setdefault(tokens, Among(tokens))
+
     def choices(self, texts):
-        own = tuple(ord(text[1]) for text in texts)
-        return (ord(" "),), self.sets.setdefault(own, Among(own))
+        return (ord(" "),), self.among(tuple(ord(text[1]) for text in texts))
 
     def text(self, prompt):
         return self.decode(prompt.prefix)
@@ -69,14 +71,14 @@ def score_row(llm, prompts):
     return out
 
 
-def by_hand(sequences, n_train, n_before_window, titles, ratings=None) -> Histories:
+def by_hand(sequences, n_train, n_before_window, titles, ratings=None, scale=tuple("12345")) -> Histories:
     """Histories of users by their items."""
     items = np.concatenate([np.array(sequence, dtype=np.int64) for sequence in sequences])
     ratings = np.ones(len(items)) if ratings is None else np.array(ratings)
     begin = np.cumsum([0, *map(len, sequences)])
     counts = np.array(n_train), np.array(n_before_window)
     told = tuple(titles), ("",) * len(titles)
-    return Histories(items, ratings.astype(np.float32), begin, *counts, *told, tuple("12345"), FILMS)
+    return Histories(items, ratings.astype(np.float32), begin, *counts, *told, scale, FILMS)
 
 
 # -- a run -------------------------------------------------------------------------------------------------------------

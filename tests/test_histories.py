@@ -48,7 +48,9 @@ def test_a_user_s_sequence_is_train_valid_test_and_n_of_u_counts_train(dataset, 
     assert known.begin[-1] == len(known.items) == len(known.ratings) == len(dataset.interactions)
     assert (known.items.dtype, known.ratings.dtype, known.begin.dtype) == (np.int64, np.float32, np.int64)
     assert (known.n_train.dtype, known.n_before_window.dtype) == (np.int64, np.int64)
-    assert known.titles == tuple(dataset.items["title"]) and known.scale == ("1", "2", "3", "4", "5")
+    assert known.titles == tuple(dataset.items["title"]) and list(known.scale) == [
+        f"{rating:g}" for rating in sorted(dataset.interactions["rating"].unique())
+    ]  # fmt: skip
     for user in range(dataset.n_users):
         frames = [frame[frame["user"] == user] for frame in (parts.train, parts.valid, parts.test)]
         together = pd.concat(frames)

@@ -25,7 +25,7 @@ class Histories:
     n_before_window: np.ndarray  # int64 [U], N(u) without the window
     titles: tuple[str, ...]  # [I], of all items
     years: tuple[str, ...]  # [I], "" where not known
-    scale: tuple[str, ...]  # what a rating can be, as it is written
+    scale: tuple[str, ...]  # the ratings that the data have, as they are written
     words: Words
 
     def history(self, user: int, prefix: int, length: int) -> np.ndarray:
@@ -56,7 +56,6 @@ def histories(dataset: Dataset, split: Split, window: np.ndarray, words: Words) 
     """window [U]: how many of a user's last training interactions are the window (see `cut_last`)."""
     order = pd.concat([split.train, split.valid, split.test]).sort_values("user", kind="stable")
     before_window, _ = cut_last(split.train, window)
-    low, high = dataset.scale
     return Histories(
         items=order["item"].to_numpy(dtype=np.int64),
         ratings=order["rating"].to_numpy(dtype=np.float32),
@@ -65,7 +64,7 @@ def histories(dataset: Dataset, split: Split, window: np.ndarray, words: Words) 
         n_before_window=np.bincount(before_window["user"], minlength=dataset.n_users),
         titles=tuple(dataset.items["title"]),
         years=tuple(dataset.items.get("year", [""] * dataset.n_items)),
-        scale=tuple(map(str, range(int(np.ceil(low)), int(np.floor(high)) + 1))),
+        scale=tuple(f"{rating:g}" for rating in np.unique(dataset.interactions["rating"])),
         words=words,
     )
 

@@ -36,10 +36,11 @@ KINDS = tuple(field.name for field in dataclasses.fields(ShareSettings))
 @dataclass(frozen=True)
 class ChoiceSet:
     """Alternatives and the index of the right one: among a prompt's branches by their answers, among branches that each
-    have two choices (yes, no), or among one branch's choices."""
+    have two choices (yes, no), among one branch's choices, or among `ways`."""
 
     branches: tuple[int, ...]
     right: int
+    ways: tuple[tuple[tuple[int, int], ...], ...] = ()  # to each alternative: (branch, choice), ...
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def trunk(
         for n in rng.permutation(len(pieces)):
             user, begin, end = pieces[n]
             key = f"trunk-{reading}-{user}-{end}"
-            if rng.random() < settings.rated:
+            if rng.random() < settings.rated and len(histories.scale) > 1:
                 rated = histories.rated(user, end, end - begin)
                 prompt = prompts.rating(llm, key, titles, rated, [], histories.scale, histories.words)
             else:
@@ -220,10 +221,14 @@ def rating_examples(
     hints: Hints | None,
 ) -> list[Example]:
     """A choice set for each item: which of the scale's ratings the user gave."""
-    out = []
+    scale, out = prompts.Scale.of(llm, histories.scale), []
+    nodes = len(scale.nodes)
     for key, rows in groups:
-        sets = tuple(ChoiceSet((b,), histories.rating_number(value)) for b, value in enumerate(rows["rating"]))
-        out.append(Example(rating_prompt(llm, histories, titles, key, rows, length, hints), sets))
+        sets = []
+        for first, value in zip(range(0, nodes * len(rows), nodes), rows["rating"], strict=True):
+            ways = tuple(tuple((first + node, choice) for node, choice in way) for way in scale.ways)
+            sets.append(ChoiceSet(tuple(range(first, first + nodes)), histories.rating_number(value), ways))
+        out.append(Example(rating_prompt(llm, histories, titles, key, rows, length, hints), tuple(sets)))
     return out
 
 

@@ -7,7 +7,7 @@ An example is a prompt and, for each choice set in it, its alternatives and the 
     choice           -mean T log softmax_a S(a)/T    over a set's alternatives, S(a) = log p(a | prefix),
                                                      or log p(yes) - log p(no) where each candidate is asked about
 
-A token's set is what could stand there (`tree.Among`): of a title the trie's children, of a rating the scale. The
+A token's set is what could stand there (`tree.Among`): of a title the trie's children, of a rating the scale's. The
 second loss is what ranking by likelihood needs: not that the right title is likely, but that it is likelier than the
 others. A temperature T may soften it; T in front keeps the gradient's size. Yes and no have T = 1.
 """
@@ -145,6 +145,8 @@ def _alternatives(
     def choice(b: int, c: int, sign: int) -> tuple[int, int, Among | None, int]:
         return row.before_branch(prompts, p, b)[-1], branches[b].choices.tokens[c], branches[b].choices, sign
 
+    if asked.ways:
+        return [[choice(b, c, 1) for b, c in way] for way in asked.ways]
     first = branches[asked.branches[0]]
     if first.choices and len(asked.branches) == 1:  # one branch, whose choices are the alternatives
         return [[choice(asked.branches[0], c, 1)] for c in range(len(first.choices.tokens))]

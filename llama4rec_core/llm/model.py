@@ -55,8 +55,9 @@ class LLM:
             self._known[text] = tuple(self.tokenizer(text, add_special_tokens=False).input_ids)
         return self._known[text]
 
-    def _among(self, tokens: tuple[int, ...]) -> Among:
-        return self._sets.setdefault(tokens, Among(tokens))  # one object for each set
+    def among(self, tokens: tuple[int, ...]) -> Among:
+        """The set of these tokens, in their order: one object, however often it is asked for."""
+        return self._sets.setdefault(tokens, Among(tokens))
 
     @cached_property
     def _sets(self) -> dict[tuple[int, ...], Among]:
@@ -78,7 +79,7 @@ class LLM:
                 f"the tokenizer of {self.name} needs more than one token for one of {list(texts)}: "
                 "score these answers as likelihoods"
             )
-        return tuple(shared), self._among(tuple(tokens[0] for tokens in own))
+        return tuple(shared), self.among(tuple(tokens[0] for tokens in own))
 
 
 def device() -> torch.device:

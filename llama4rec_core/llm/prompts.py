@@ -9,6 +9,7 @@ Tokens are made piece by piece (a title is always the same tokens), so a candida
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import numpy as np
 
 from llama4rec_core.data.wording import Words
 from llama4rec_core.llm.model import LLM
-from llama4rec_core.llm.titles import Titles
+from llama4rec_core.llm.titles import Titles, lengths
 from llama4rec_core.llm.tree import Among, Branch, Prompt
 
 # -- ranking (direct and sequential) -----------------------------------------------------------------------------------
@@ -33,6 +34,7 @@ RATINGS = "Ratings from {low} to {high} that this {user} gave, oldest first:\n"
 SIMILAR_RATINGS = "Ratings a {user} of similar taste gave:\n"
 PREDICTED = "A recommender system predicts {prediction:.1f} for the next one.\n"
 RATED = ":"
+MOST_RATINGS = 200  # that a scale may have
 # -- attributes (P3): in-context examples, then the item ---------------------------------------------------------------
 ATTRIBUTES = "{Items}, with what each is known for.\n"
 
@@ -80,9 +82,9 @@ class Text:
         for item, value in rated:
             self.tokens.extend(titles.names[item] + self.llm.encode(RATED) + scale.shared)
             if learn:
-                self.learn.append((len(self.tokens), scale.ratings))
-            self.tokens.append(scale.ratings.tokens[value])
-            self.tokens.extend(titles.end)
+                nodes = [scale.nodes[node] for node, _ in scale.ways[value]]
+                self.learn.extend((len(self.tokens) + len(path), among) for path, among in nodes)
+            self.tokens.extend(scale.texts[value] + titles.end)
         return self
 
     def _learn(self, answer: Branch) -> None:
@@ -95,16 +97,54 @@ class Text:
 
 @dataclass(frozen=True)
 class Scale:
-    """A rating scale as tokens: what all ratings begin with, and the token by which each differs."""
+    """A rating scale as tokens: a trie of its R ratings, each of which is a way down. Where every rating is one token
+    of its own (1 to 5), there is one node, the root. A rating that begins another (1 and 10) ends with its line."""
 
-    shared: tuple[int, ...]
-    ratings: Among
+    shared: tuple[int, ...]  # what all ratings begin with
+    texts: tuple[tuple[int, ...], ...]  # [R], the rest of each
+    nodes: tuple[tuple[tuple[int, ...], Among], ...]  # where ratings part: the tokens that lead there, what can follow
+    ways: tuple[
+        tuple[tuple[int, int], ...], ...
+    ]  # [R], the choices that lead to each: (node, number of the token), ...
     low: str
     high: str
 
     @classmethod
     def of(cls, llm: LLM, scale: Sequence[str]) -> Scale:
-        return cls(*llm.choices([f" {value}" for value in scale]), scale[0], scale[-1])
+        """scale: the ratings as they are written. Raises ValueError for fewer than two, or more than MOST_RATINGS."""
+        if not 2 <= len(scale) <= MOST_RATINGS:
+            raise ValueError(
+                f"the data have {len(scale)} different rating(s); an LLM rates 2 to {MOST_RATINGS}: round them, or "
+                "leave rating prediction out (no rating backbone, `out_of_fold: {rating: null}`)"
+            )
+        coded = [llm.encode(f" {value}") for value in scale]
+        shared = os.path.commonprefix(coded)
+        texts = [tokens[len(shared) :] for tokens in coded]
+        ended = [text + llm.encode("\n") for text in texts]
+        told_apart = [each[:n] for each, n in zip(ended, lengths(ended), strict=True)]
+        children: dict[tuple[int, ...], dict[int, None]] = {}  # of each node, in the order of the ratings
+        for each in told_apart:
+            for n, token in enumerate(each):
+                children.setdefault(each[:n], {})[token] = None
+        nodes = {path: llm.among(tuple(tokens)) for path, tokens in children.items() if len(tokens) > 1}
+        number, ways = {path: n for n, path in enumerate(nodes)}, []
+        for each in told_apart:
+            parts = [n for n in range(len(each)) if each[:n] in nodes]
+            ways.append(tuple((number[each[:n]], nodes[each[:n]].tokens.index(each[n])) for n in parts))
+        return cls(tuple(shared), tuple(texts), tuple(nodes.items()), tuple(ways), scale[0], scale[-1])
+
+    def branches(self, before: tuple[int, ...]) -> list[Branch]:
+        """What asks for a rating after `before`: a branch for each node."""
+        return [Branch(before + self.shared + path, choices=among) for path, among in self.nodes]
+
+    def log_p(self, scores: np.ndarray) -> np.ndarray:
+        """log p of each rating, [M, R], from the scores of M times `branches`, one after the other, [M, S] or flat."""
+        begins = np.cumsum([0, *(len(among.tokens) for _, among in self.nodes)])
+        steps = np.zeros((begins[-1], len(self.ways)), dtype=scores.dtype)
+        for rating, way in enumerate(self.ways):
+            for node, choice in way:
+                steps[begins[node] + choice, rating] = 1
+        return scores.reshape(-1, begins[-1]) @ steps
 
 
 def say(template: str, words: Words, **more: object) -> str:
@@ -159,7 +199,7 @@ def rating(
     predictions: Sequence[float] | None = None,
     learn: bool = True,
 ) -> Prompt:
-    """A branch per target item; what could come next is the scale's ratings.
+    """For each target item the branches of the scale's nodes (`Scale.branches`; for ratings of one token each, one).
 
     history, similar: (item, number of a rating of the scale) pairs. predictions: the conventional model's rating per
     target (None: not told). learn: the history's ratings are targets of tuning too.
@@ -171,8 +211,7 @@ def rating(
     branches = []
     for i, item in enumerate(targets):
         told = llm.encode(PREDICTED.format(prediction=predictions[i])) if predictions is not None else ()
-        asked = titles.names[item] + llm.encode(RATED) + known.shared
-        branches.append(Branch(told + asked, choices=known.ratings))
+        branches += known.branches(told + titles.names[item] + llm.encode(RATED))
     return text.prompt(key, branches)
 
 

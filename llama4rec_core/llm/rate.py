@@ -14,6 +14,7 @@ from llama4rec_core.llm import batches
 from llama4rec_core.llm.examples import rating_groups, rating_prompt
 from llama4rec_core.llm.hints import Hints
 from llama4rec_core.llm.model import LLM
+from llama4rec_core.llm.prompts import Scale
 from llama4rec_core.llm.titles import Titles
 
 
@@ -43,9 +44,9 @@ def rate(
     prompts = [rating_prompt(llm, histories, titles, key, rows, length, hints) for key, rows, hints in groups]
     scores = batches.score(llm, prompts, path, what, row_tokens)
     by_key = {key: rows.sort_values(["branch", "choice"])["log_p"].to_numpy() for key, rows in scores.groupby("key")}
-    out = []
+    told, out = Scale.of(llm, histories.scale), []
     for key, rows, _ in groups:
-        log_p = by_key[key].reshape(len(rows), -1)  # [M, R]
+        log_p = told.log_p(by_key[key])  # [M, R]
         backbone = np.clip(rows["predicted"].to_numpy(), *scale)
         expected, likeliest = np.exp(log_p) @ histories.values, histories.values[log_p.argmax(axis=1)]
         frame = rows[["part", "user", "item", "rating"]].reset_index(drop=True)

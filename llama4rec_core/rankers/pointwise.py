@@ -16,7 +16,7 @@ from llama4rec_core.llm.tree import Prompt
 
 
 def prompt(ranker, each: CandidateList, hint: prompts.Hint | None) -> Prompt:
-    """A branch per candidate, whose choices are the scale's ratings. A list's hint has no ratings and is not told."""
+    """For each candidate the branches of the scale's ratings. A list's hint has no ratings and is not told."""
     histories = ranker.histories
     rated = histories.rated(each.user, each.prefix, ranker.length)
     items = each.candidates.tolist()
@@ -31,6 +31,8 @@ def example(ranker, each: CandidateList, asked: Prompt, right: Sequence[int]) ->
 def utilities(ranker, lists: Sequence[CandidateList], asked: Sequence[Prompt], path: Path, what: str) -> pd.DataFrame:
     """The expected rating of every candidate: columns key, candidate, utility."""
     scores = batches.score(ranker.llm, asked, path, what, ranker.row_tokens)
-    value = np.exp(scores["log_p"]) * ranker.histories.values[scores["choice"]]
-    summed = scores.assign(utility=value).groupby(["key", "branch"], sort=False)["utility"].sum().reset_index()
-    return summed.rename(columns={"branch": "candidate"})
+    scale, values, found = prompts.Scale.of(ranker.llm, ranker.histories.scale), ranker.histories.values, []
+    for key, rows in scores.sort_values(["branch", "choice"]).groupby("key"):
+        expected = np.exp(scale.log_p(rows["log_p"].to_numpy())) @ values
+        found.append(pd.DataFrame({"key": key, "candidate": range(len(expected)), "utility": expected}))
+    return pd.concat(found) if found else pd.DataFrame({"key": [], "candidate": [], "utility": []})
