@@ -29,7 +29,7 @@ if workflow.is_main_process and not any(map(LOOKING.fullmatch, sys.argv)):
     LOCK = lock(ASKED.folder)
     shell._process_args["pass_fds"] = [LOCK]  # a job that outlives a killed Snakemake holds the lock until it ends
 
-WRITERS = as_dict(PRESET)["out_of_fold"]  # task -> the backbone that writes hints into its training prompts
+WRITERS = {task: name for task, name in as_dict(PRESET)["out_of_fold"].items() if name}  # who writes training hints
 PRIOR = [f"{RUN}/llm/prior.parquet"] if needs_prior(PRESET) else []
 DATA = f"{RUN}/data/dataset.json"
 FIT_FILES = ("predictions.parquet", "user_embeddings.safetensors", "log.csv")

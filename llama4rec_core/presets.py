@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
 from llama4rec_core import paths, variants
@@ -27,6 +27,12 @@ Count = Annotated[int, Field(ge=1)]
 Size = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
+Names = Annotated[
+    tuple[str, ...],
+    BeforeValidator(
+        lambda given: (given,) if isinstance(given, str) else tuple(given) if type(given) is list else given
+    ),
+]
 Rate = Annotated[float, Field(gt=0)]
 
 
@@ -42,6 +48,21 @@ class DataSettings:
     """Own data: CSV or parquet with user, item, rating and maybe time."""
     items: str | None = None
     """Own data: CSV or parquet with item, title and maybe features."""
+    users_file: str | None = None
+    """Own data: CSV or parquet with user and features."""
+    columns: dict[Literal["user", "item", "rating", "time", "title"], Names] = dataclasses.field(default_factory=dict)
+    """Own data: what the files call these columns, where it is not that or a usual name for it; a list where they
+    differ."""
+    separator: Annotated[str, Field(min_length=1, max_length=1)] | None = None
+    """Own data: between the fields of a CSV; null: comma, semicolon, tab or bar, as the first line has it."""
+    scale: tuple[float, float] | None = None
+    """Own data: the lowest and the highest rating there can be; null: those there are."""
+    duplicates: Literal["error", "first", "last"] = "error"
+    """Own data: which interaction of a user with the same item is kept."""
+    untitled: Literal["error", "drop"] = "error"
+    """Own data: what becomes of interactions with items that have no title."""
+    min_interactions: Count = 1
+    """Own data: users and items with fewer interactions are left out, until all have as many (the k-core)."""
     words: Words | None = None
     """How prompts call users and items, and what P3 asks for; null: the data set's own words."""
     users: Count | None = None
@@ -62,12 +83,12 @@ class DataSettings:
 class OutOfFoldSettings:
     """The backbone of each task that writes hints into training prompts, fitted without their targets."""
 
-    direct: str = "LightGCN"
+    direct: str | None = "LightGCN"
     """For direct recommendation."""
-    sequential: str = "SASRec"
+    sequential: str | None = "SASRec"
     """For sequential recommendation."""
-    rating: str = "DeepFM"
-    """For rating prediction."""
+    rating: str | None = "DeepFM"
+    """For rating prediction; null leaves the task out: the data have no ratings."""
 
 
 @dataclass(frozen=True, config=CONFIG)
@@ -281,7 +302,10 @@ class Preset:
             raise ValueError(f"{', '.join(baselines)}: no backbones, but second opinions beside each")
         variants.check(self.rows)
         for task, name in dataclasses.asdict(self.out_of_fold).items():
-            if task_of(name) != task:
+            if name is None:
+                if asked := [each for each in self.backbones if task_of(each) == task]:
+                    raise ValueError(f"out_of_fold.{task} is null, so {', '.join(asked)} cannot be among the backbones")
+            elif task_of(name) != task:
                 raise ValueError(f"out_of_fold.{task} is {name}, a backbone for the {task_of(name)} task")
         if self.ranking.mode == "letters" and (most := max(self.prompts.candidates, self.augmentation.sampled)) > 26:
             raise ValueError(f"{most} candidates are more than there are letters: use another mode")
@@ -309,7 +333,7 @@ def load(name: str | Path) -> Preset:
     beside = path.resolve().parent
     found = {
         key: str(beside / value)
-        for key in ("folder", "interactions", "items")
+        for key in ("folder", "interactions", "items", "users_file")
         if (value := getattr(preset.data, key)) is not None
     }
     llm = str(beside / preset.llm) if (beside / preset.llm).is_dir() else preset.llm

@@ -120,7 +120,7 @@ class Run:
         then makes anew what was made of them. No file where the data come from an archive or a wheel."""
         data = self.preset.data
         if data.name == "own":
-            files = [Path(data.interactions), Path(data.items)]
+            files = [Path(file) for file in (data.interactions, data.items, data.users_file) if file]
         else:
             files = [path for name in RAW_FILES.split() if data.folder and (path := Path(data.folder, name)).exists()]
         if not files:
@@ -185,7 +185,7 @@ def _identity(preset: Preset) -> dict:
     content = presets.as_dict(preset)
     for key in ("seeds", "backbones", "rows", "prices", "published"):
         del content[key]
-    for key in ("folder", "interactions", "items"):
+    for key in ("folder", "interactions", "items", "users_file"):
         del content["data"][key]
     if Path(preset.llm).is_dir():
         files = sorted((path.name, path.stat().st_size) for path in Path(preset.llm).glob("*.safetensors"))

@@ -224,8 +224,9 @@ def test_the_right_answer_about_a_rating_is_the_one_the_user_gave():
     assert [key for key, _ in groups] == ["rating-0-2", "rating-1-3"]
     assert groups[1][1]["predicted"].tolist() == [4.0, 1.5]
     one, two = rating_examples(LLM, KNOWN, WHOLE, groups, 1, None)
-    assert one.choice_sets == (ChoiceSet((0,), 2),)
-    assert two.choice_sets == (ChoiceSet((0,), 1), ChoiceSet((1,), 0))
+    first, second = (tuple(((b, n),) for n in range(5)) for b in range(2))  # to each of five ratings one choice
+    assert one.choice_sets == (ChoiceSet((0,), 2, first),)
+    assert two.choice_sets == (ChoiceSet((0,), 1, first), ChoiceSet((1,), 0, second))
     assert not one.prompt.learn and not two.prompt.learn  # the trunk has learnt the history's
     assert LLM.branches(two.prompt) == ["Heat: ", "Emma: "] and LLM.text(two.prompt).endswith(
         "oldest first:\nAlien: 3\n"

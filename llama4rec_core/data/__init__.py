@@ -1,7 +1,10 @@
 """Ratings in: files to a Dataset, a Dataset to its splits and cases, and to the histories that prompts quote."""
 # ruff: noqa: F401  these names are for others
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llama4rec_core import paths
 from llama4rec_core.data.bookcrossing import fetch_bookcrossing, read_bookcrossing
@@ -12,6 +15,9 @@ from llama4rec_core.data.movielens import fetch_ml1m, fetch_ml100k, read_ml1m, r
 from llama4rec_core.data.own import read_own
 from llama4rec_core.data.split import cases, cut_last, offsets, split, windows
 from llama4rec_core.data.wording import BOOKS, FILMS, WORDS, Words
+
+if TYPE_CHECKING:
+    from llama4rec_core.presets import DataSettings
 
 READERS = {
     "ml-100k": (fetch_ml100k, read_ml100k),
@@ -29,3 +35,13 @@ def load(name: str, folder: Path | str | None = None, **archive: str) -> Dataset
         raise ValueError(f"the data set {name!r} is unknown; choose {', '.join(READERS)}, or use read_own")
     fetch, read = READERS[name]
     return read(*fetch(paths.cache(), folder, **archive))
+
+
+def as_set(settings: DataSettings) -> Dataset:
+    """The data of a preset's `data` section, all users."""
+    if settings.name != "own":
+        return load(settings.name, settings.folder)
+    how = {
+        key: getattr(settings, key) for key in ("columns", "separator", "duplicates", "untitled", "min_interactions")
+    }
+    return read_own(settings.interactions, settings.items, settings.users_file, settings.scale, **how)

@@ -14,7 +14,7 @@ import pandas as pd
 
 from llama4rec_core.files import read_frame, read_json, write_frame, write_json
 
-TABLES = {"interactions": ("user", "item", "rating"), "items": ("item", "title"), "users": ("user",)}  # least columns
+TABLES = {"interactions": ("user", "item"), "items": ("item", "title"), "users": ("user",)}  # least columns
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,11 @@ def make_dataset(
 ) -> Dataset:
     """Check raw tables, give users and items dense ids, and return the Dataset. Raises ValueError.
 
-    interactions: columns user, item, rating and optionally time, in whole seconds (without it: 0, so a user's history
-    is in file order). items: item, title, and any feature columns. users: user, and any feature columns; a user missing
-    here has features "". scale: lowest and highest rating; None takes them from the data. files: the tables' names in
-    error messages, which call a row by its index ("line" or "row", by the index's name).
+    interactions: columns user, item and optionally rating (without it: 1, so there is nothing to predict) and time, in
+    whole seconds (without it: 0, so a user's history is in file order). items: item, title, and any feature columns.
+    users: user, and any feature columns; a user missing here has features "". scale: lowest and highest rating; None
+    takes them from the data. files: the tables' names in error messages, which call a row by its index ("line" or
+    "row", by the index's name).
 
     Dense ids follow the original ids, by number where all are numbers, else by text. Items that nobody rated and users
     without an interaction are left out, as in the paper's Table 1.
@@ -72,6 +73,8 @@ def make_dataset(
                 raise ValueError(f"{file} is empty; it needs at least one row of {', '.join(columns)}")
 
     file, items_file, users_file = files
+    if "rating" not in interactions:
+        interactions = interactions.assign(rating=1)
     user_ids, item_ids = _ids(interactions["user"], file), _ids(interactions["item"], file)
     ratings = pd.to_numeric(interactions["rating"], errors="coerce").astype(np.float64)
     problem = ", column 'rating': {} is not a number; write a rating such as 4 or 3.5"
@@ -81,7 +84,7 @@ def make_dataset(
     _refuse((ratings < low) | (ratings > high), ratings, file, problem)
     written = interactions["time"] if "time" in interactions else pd.Series(0, interactions.index)
     times = pd.to_numeric(written, errors="coerce")  # integers stay exact, also beyond 2^53
-    problem = ", column 'time': {} is no whole number of seconds; write it like 881250949"
+    problem = ", column 'time': {} is no whole number of seconds; write it like 881250949 or 2026-11-26"
     _refuse(times.astype(np.float64) % 1 != 0, written, file, problem)
     pairs = pd.DataFrame({"user": user_ids, "item": item_ids})
     repeated = pairs.duplicated()

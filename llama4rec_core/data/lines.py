@@ -1,5 +1,7 @@
 """Text files with one record a line, read as text with their line numbers as index, so that errors can name a line."""
 
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -7,12 +9,17 @@ import pandas as pd
 from llama4rec_core.data.dataset import require_columns
 
 
-def decode(path: Path, encoding: str) -> str:
-    """The whole file. Raises ValueError where it cannot be read or is in another encoding."""
+def decode(path: Path, encoding: str, unpack: Callable[[bytes], bytes] = bytes) -> str:
+    """The whole file. unpack: what makes text of its bytes (`gzip.decompress`). Raises ValueError where it cannot be
+    read or unpacked, or is in another encoding."""
     try:
-        return path.read_bytes().decode("utf-8-sig" if encoding == "utf-8" else encoding)
+        content = path.read_bytes()
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}; check the name and that you may read it") from error
+    try:
+        return unpack(content).decode("utf-8-sig" if encoding == "utf-8" else encoding)
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{path} is damaged ({error}); pack it again with gzip") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not {encoding} text (byte {error.start}); save it in {encoding}") from error
 

@@ -1,13 +1,25 @@
-"""The user's own data, from CSV (comma, header, UTF-8) or parquet files."""
+"""The user's own data: CSV (also .gz) or parquet files, read as the preset's `data` section says."""
 
 import csv
+import gzip
 import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
+from llama4rec_core.data.bookcrossing import k_core
 from llama4rec_core.data.dataset import Dataset, make_dataset
 from llama4rec_core.data.lines import decode, table_of
+
+SEPARATORS = ",;\t|"
+HEADERS = {  # what a column may also be called
+    "user": ("userId", "user_id", "userid", "UserID"),
+    "item": ("itemId", "item_id", "itemid", "ItemID", "movieId", "movie_id"),
+    "rating": ("Rating", "score"),
+    "time": ("timestamp", "Timestamp", "datetime", "date"),
+    "title": ("Title", "name"),
+}
 
 
 def read_own(
@@ -15,27 +27,76 @@ def read_own(
     items: Path | str,
     users: Path | str | None = None,
     scale: tuple[float, float] | None = None,
+    *,
+    columns: Mapping[str, Sequence[str]] | None = None,
+    separator: str | None = None,
+    duplicates: str = "error",
+    untitled: str = "error",
+    min_interactions: int = 1,
 ) -> Dataset:
-    """A Dataset named after the interactions' file; `make_dataset` says what the files hold. Raises ValueError."""
-    tables = [None if path is None else _read_table(Path(path)) for path in (interactions, items, users)]
-    return make_dataset(Path(interactions).stem, *tables, scale, "own", (interactions, items, users))
+    """A Dataset named after the interactions' file; `make_dataset` says what the files hold. Raises ValueError.
+
+    columns: ours (user, item, rating, time, title) -> what the files call them (the first of several that a file has);
+    HEADERS are understood anyway.
+    separator: None guesses it from a CSV's first line. duplicates: which interaction of a user with an item is kept
+    ("first", "last", or "error"). untitled: "drop" leaves out interactions with items without a title.
+    min_interactions: users and items with fewer are left out, until all have as many.
+    """
+    tables = [read_table(path, columns, separator) for path in (interactions, items, users) if path is not None]
+    tables[0] = tidy(*tables[:2], duplicates, untitled)
+    if min_interactions > 1:
+        tables[0] = k_core(tables[0], min_interactions)
+    tables += [None] * (3 - len(tables))
+    return make_dataset(Path(interactions).name.split(".")[0], *tables, scale, "own", (interactions, items, users))
 
 
-def _read_table(path: Path) -> pd.DataFrame:
-    """Indexed by line numbers (CSV) or by row numbers from 0 (parquet)."""
-    suffix = path.suffix.lower()
-    if suffix == ".csv":
-        return _read_csv(path)
-    if suffix != ".parquet":
-        raise ValueError(f"{path} ends in {suffix!r}; give a file that ends in .csv or .parquet")
-    try:
-        return pd.read_parquet(path).reset_index(drop=True).rename_axis("row")
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} is not readable as parquet ({error}); write it with to_parquet") from error
+def read_table(path: Path | str, columns: Mapping[str, Sequence[str]] | None = None, separator: str | None = None):
+    """A file as text, our names for its columns, indexed by line numbers (CSV) or by row numbers from 0 (parquet)."""
+    path = Path(path)
+    suffixes = [suffix.lower() for suffix in path.suffixes[-2:] if suffix.lower() in (".csv", ".tsv", ".txt", ".gz")]
+    if suffixes and suffixes != [".gz"]:
+        table = _read_csv(path, separator)
+    elif path.suffix.lower() == ".parquet":
+        try:
+            table = pd.read_parquet(path).reset_index(drop=True).rename_axis("row")
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{path} is not readable as parquet ({error}); write it with to_parquet") from error
+    else:
+        raise ValueError(f"{path} ends in {path.suffix!r}; give a file that ends in .csv or .parquet")
+    for ours, usual in HEADERS.items():
+        named = [name for name in (columns or {}).get(ours, ()) if name in table]
+        found = named or [name for name in usual if name in table and ours not in table]
+        table = table.rename(columns={found[0]: ours}) if found else table
+    if "time" in table and table["time"].dtype.kind not in "iuf":
+        table["time"] = _seconds(table["time"])
+    return table
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
-    reader = csv.reader(io.StringIO(decode(path, "utf-8"), newline=""))
+def tidy(interactions: pd.DataFrame, items: pd.DataFrame, duplicates: str, untitled: str) -> pd.DataFrame:
+    """The interactions without those that the two settings leave out."""
+    if untitled == "drop" and {"item", "title"} <= set(items):
+        titled = items.loc[items["title"].astype("str").fillna("").str.strip() != "", "item"].astype("str").str.strip()
+        interactions = interactions[interactions["item"].astype("str").str.strip().isin(titled)]
+    if duplicates != "error" and {"user", "item"} <= set(interactions):
+        interactions = interactions.drop_duplicates(["user", "item"], keep=duplicates)
+    return interactions
+
+
+def _seconds(written: pd.Series) -> pd.Series:
+    """Dates such as 2026-11-26 or 2026-11-26T12:30:00Z as seconds since 1970, UTC where no zone is told; all else as it
+    is."""
+    text = written.astype("str")
+    dated = text.str.fullmatch(r"\s*\d{4}-\d\d-\d\d([T ].*)?\s*")
+    times = pd.to_datetime(text.where(dated).str.strip(), utc=True, format="ISO8601", errors="coerce")
+    seconds = (times - pd.Timestamp(0, tz="UTC")) // pd.Timedelta(seconds=1)
+    return seconds.astype("Int64").astype("str").where(times.notna(), text)
+
+
+def _read_csv(path: Path, separator: str | None) -> pd.DataFrame:
+    text = decode(path, "utf-8", gzip.decompress if path.suffix.lower() == ".gz" else bytes)
+    first = text.split("\n", 1)[0]
+    separator = separator or max(SEPARATORS, key=first.count)  # the comma where there is none
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     try:
         records = dict((reader.line_num, record) for record in reader if record)
     except csv.Error as error:
@@ -45,4 +106,4 @@ def _read_csv(path: Path) -> pd.DataFrame:
     columns = tuple(name.strip() for name in records.pop(min(records)))
     if len(set(columns)) < len(columns):
         raise ValueError(f"{path} names a column twice ({', '.join(columns)}); every column needs its own name")
-    return table_of(records, columns, ",", path)
+    return table_of(records, columns, separator, path)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from llama4rec_core.backbones import task_of
 from llama4rec_core.data.dataset import Dataset, read_dataset
 from llama4rec_core.data.histories import Histories, histories
 from llama4rec_core.data.split import Split, split, windows
@@ -30,12 +31,20 @@ class Prepared:
 
 
 def prepare(dataset: Dataset, preset: Preset) -> Prepared:
-    """Split a data set as the preset says. Raises ValueError for users with too few interactions."""
+    """Split a data set as the preset says. Raises ValueError for users with too few interactions, and where a rating
+    task has no ratings."""
     parts = split(dataset, preset.data.protocol, preset.data.tie_break)
     asked, seed = preset.instructions, STREAMS["window users"]
     window = windows(parts.train, dataset.n_users, asked.window_users, asked.window, seed)
     words = preset.data.words or WORDS.get(preset.data.name, Words())
     told = histories(dataset, parts, window, words)
+    if preset.out_of_fold.rating and len(told.scale) < 2:
+        left = [name for name in preset.backbones if task_of(name) != "rating"]
+        raise ValueError(
+            f"{dataset.name} has no column 'rating', or all ratings are alike, so none can be predicted: name it "
+            "(`data: {columns: {rating: ...}}`), or leave that task out (`out_of_fold: {rating: null}` and "
+            f"`backbones: [{', '.join(left)}]`)"
+        )
     if preset.prompts.titles == "permuted":
         order = np.random.default_rng(STREAMS["permuted titles"]).permutation(dataset.n_items)
         titles, years = zip(*((told.titles[item], told.years[item]) for item in order), strict=True)

@@ -48,10 +48,13 @@ def split(dataset: Dataset, protocol: str = "leave-one-out", tie_break: str = "f
     least = n_valid + n_test + 1
     counts = np.bincount(frame["user"], minlength=dataset.n_users)
     if counts.min() < least:
-        user = np.argmax(counts < least)
+        user, few = np.argmax(counts < least), (counts < least).sum()
         raise ValueError(
             f"{dataset.name}: user {dataset.users['user_id'].iloc[user]!r} has {counts[user]} interaction(s); "
-            f"{protocol} needs at least {least} of each user, so remove such users (k_core does)"
+            f"{protocol} needs at least {least} of each user, and {few} of {len(counts)} have fewer: leave them out "
+            f"(own data: `min_interactions: {least}`)"
+            + ", or hold out fewer items (`protocol: leave-one-out`)"
+            * (n_test > 1)
         )
     frame = frame.iloc[np.lexsort((ties[tie_break], frame["time"], frame["user"]))]
     from_end = frame.groupby("user").cumcount(ascending=False)
