@@ -5,7 +5,8 @@ import hashlib
 import pandas as pd
 import pytest
 
-from llama4rec_core.data import SourceError, load, movielens, read_ml1m, read_ml100k, table_1
+from llama4rec_core import paths
+from llama4rec_core.data import SourceError, load, movielens, read_ml1m, read_ml100k, split, table_1
 from llama4rec_core.data.movielens import ML100K_GENRES, ML100K_SHA256, movie_title
 
 INTERACTIONS = "10\t2\t3\t100\n9\t2\t4\t90\n10\t1\t5\t80\n9\t1412\t1\t70\n10\t267\t2\t60\n"
@@ -199,3 +200,18 @@ def test_real_ml100k_is_the_paper_s():
     assert dataset.items["year"].str.fullmatch(r"\d{4}").sum() == 1681
     assert dataset.items["genres"].iloc[0] == "Animation|Children's|Comedy"
     assert set(dataset.users["gender"]) == {"F", "M"} and dataset.users["occupation"].nunique() == 21
+
+
+@pytest.mark.data
+def test_the_data_card_tells_the_counts_and_splits_that_are_measured():
+    try:
+        dataset = load("ml-100k")
+    except SourceError as error:
+        pytest.skip(str(error))
+    card = (paths.ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    counts = dataset.n_users, dataset.n_items, len(dataset.interactions)
+    assert ", ".join(map(str, counts)) in card and dataset.sha256 in card
+    for protocol, share in (("rolling", "61% of the rolling"), ("leave-one-out", "44% of those of leave-one-out")):
+        parts, turned = split(dataset, protocol), split(dataset, protocol, "reverse")
+        others = (parts.test["item"].to_numpy() != turned.test["item"].to_numpy()).mean()
+        assert parts.sha256 in card and share in card and share.startswith(f"{others:.0%}")
