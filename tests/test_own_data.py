@@ -29,12 +29,16 @@ backbone_settings: {LightGCN: {epochs: 3}, SASRec: {epochs: 2}, DeepFM: {epochs:
 """
 
 
-def write(folder, attributes: str):
-    rng = np.random.default_rng(0)
+def write(folder, attributes: str, ratings=range(1, 6)):
+    """ratings: those there are; None: a file without."""
+    rng, scale = np.random.default_rng(0), np.array(ratings or [1])
     plays = [
-        (f"u{u}", f"s{i}", rng.integers(1, 6), t) for u in range(20) for t, i in enumerate(rng.permutation(30)[:24])
+        (f"u{u}", f"s{i}", scale[rng.integers(len(scale))], t)
+        for u in range(20)
+        for t, i in enumerate(rng.permutation(30)[:24])
     ]
-    pd.DataFrame(plays, columns=["user", "item", "rating", "time"]).to_csv(folder / "plays.csv", index=False)
+    frame = pd.DataFrame(plays, columns=["user", "item", "rating", "time"])
+    (frame if ratings else frame.drop(columns="rating")).to_csv(folder / "plays.csv", index=False)
     songs = [(f"s{i}", f"Song Number {i}", "rock" if i % 2 else "jazz") for i in range(30)]
     pd.DataFrame(songs, columns=["item", "title", "genre"]).to_csv(folder / "songs.csv", index=False)
     (folder / "mine.yaml").write_text(PRESET.replace("{{ATTRIBUTES}}", attributes), encoding="utf-8")
@@ -59,6 +63,14 @@ def test_a_p3_example_must_have_every_attribute(tmp_path):
         presets.load(tmp_path / "a.yaml")
 
 
+def run_workflow(preset) -> None:
+    command = [sys.executable, "-m", "snakemake", "--config", f"preset={preset}"]
+    done = subprocess.run(
+        command, cwd=paths.ROOT, env=os.environ | {"PYTHONPATH": str(paths.ROOT)}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
+
+
 def printed(notebook) -> str:
     """All that the cells of an executed notebook printed."""
     cells = nbformat.read(notebook, as_version=4).cells
@@ -68,15 +80,38 @@ def printed(notebook) -> str:
 @pytest.mark.slow
 @pytest.mark.llm
 @pytest.mark.parametrize(
+    "ratings", [range(1, 11), [n / 2 for n in range(1, 11)], [0, 7, 10, 50, 75, 99, 100], None],
+    ids=["1 to 10", "half stars", "0 to 100", "none"],
+)  # fmt: skip
+def test_ratings_of_any_scale_and_none_reach_the_tables(tmp_path, results, ratings):
+    file = write(tmp_path, "[]", ratings)
+    names = ["LightGCN", "DeepFM"] if ratings else ["LightGCN"]
+    text = file.read_text(encoding="utf-8").replace("[LightGCN, SASRec, DeepFM]", f"[{', '.join(names)}]")
+    file.write_text(text if ratings else f"{text}out_of_fold: {{rating: null}}\n", encoding="utf-8")
+    run_workflow(file)
+    run = results / "runs" / "mine"
+    assert {path.stem for path in run.glob("tables/table_*.csv")} == {
+        "table_2_direct", *(["table_4_rating"] if ratings else []),
+    }  # fmt: skip
+    if not ratings:
+        assert not list(run.glob("backbones/DeepFM*")) and "Ratings" not in printed(
+            run / "notebooks/05_prompt_augmentation_s0.ipynb"
+        )
+        return
+    told = printed(run / "notebooks/05_prompt_augmentation_s0.ipynb")
+    assert f"Ratings from {min(ratings):g} to {max(ratings):g} that this listener gave" in told
+    said = pd.read_parquet(run / "scores/DeepFM-base-without_hints-s0.parquet")
+    assert set(said["likeliest"]) <= {np.float32(rating) for rating in ratings}
+    assert said["expected"].between(min(ratings), max(ratings)).all() and said["expected"].nunique() > 5
+
+
+@pytest.mark.slow
+@pytest.mark.llm
+@pytest.mark.parametrize(
     "attributes", ["[]", "[[year, from the year]], examples: [[Bohemian Rhapsody, '', '1975'], [One, '', '1991']]"]
 )
 def test_own_data_go_through_the_whole_workflow(tmp_path, results, attributes):
-    preset = write(tmp_path, attributes)
-    command = [sys.executable, "-m", "snakemake", "--config", f"preset={preset}"]
-    done = subprocess.run(
-        command, cwd=paths.ROOT, env=os.environ | {"PYTHONPATH": str(paths.ROOT)}, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
+    run_workflow(write(tmp_path, attributes))
     run = results / "runs" / "mine"
     split = read_json(run / "data/split.json")
     assert (split["protocol"], split["test"], split["valid"]) == ("rolling", 200, 100)
