@@ -227,13 +227,15 @@ def mean_gain(
     """The relative gain of a row over another, averaged over backbones, with its 95% interval over users.
 
     ours, theirs: for each backbone the two rows' metric [S, U], of the same users in the same order. A resample draws
-    the same users for every backbone. Raises ValueError where the numbers of users differ.
+    the same users for every backbone. NaN where the other row is 0, in the interval where it is so in a resample. Raises
+    ValueError where the numbers of users differ.
     """
     pairs = [tuple(map(_seeds_by_users, pair)) for pair in zip(ours, theirs, strict=True)]
     if len(users := {values.shape[1] for pair in pairs for values in pair}) > 1:
         raise ValueError(f"a paired comparison needs the same users, got {' and '.join(map(str, sorted(users)))}")
-    gains = [by_seed(a, root).mean() / by_seed(b, root).mean() - 1 for a, b in pairs]
-    resampled = [_resampled(a, root, draws) / _resampled(b, root, draws) - 1 for a, b in pairs]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        gains = [by_seed(a, root).mean() / by_seed(b, root).mean() - 1 for a, b in pairs]
+        resampled = [_resampled(a, root, draws) / _resampled(b, root, draws) - 1 for a, b in pairs]
     return float(np.mean(gains)), *interval(np.mean(resampled, axis=0))
 
 
