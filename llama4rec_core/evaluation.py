@@ -227,7 +227,7 @@ def mean_gain(
     """The relative gain of a row over another, averaged over backbones, with its 95% interval over users.
 
     ours, theirs: for each backbone the two rows' metric [S, U], of the same users in the same order. A resample draws
-    the same users for every backbone. NaN where the other row is 0, in the interval where it is so in a resample. Raises
+    the same users for every backbone. NaN where the other row is 0; no interval where it is so in a resample. Raises
     ValueError where the numbers of users differ.
     """
     pairs = [tuple(map(_seeds_by_users, pair)) for pair in zip(ours, theirs, strict=True)]
