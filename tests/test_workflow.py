@@ -245,6 +245,18 @@ def test_a_dry_run_waits_for_nobody_and_imports_no_torch(results):
     assert "llama4rec_core.run" in imported and not imported & {"torch", "transformers", "matplotlib"}
 
 
+def test_a_published_run_is_unpacked_and_neither_fits_tunes_nor_asks(results):
+    jobs = dry_run("published")
+    assert {name.split()[0] for name in jobs} == {"data", "unpack", "aggregation", "tables"}
+    assert any(file.endswith("published/s0/record.json") for file in jobs["unpack"].inputs)
+
+
+def test_a_preset_of_what_was_never_published_is_refused_and_nothing_is_made_in_its_place(results, tmp_path):
+    (tmp_path / "mine.yaml").write_text("published: nowhere\n", encoding="utf-8")
+    done = snakemake(str(tmp_path / "mine.yaml"), "--dry-run")
+    assert done.returncode != 0 and "nothing was published for a seed of this preset" in done.stdout + done.stderr
+
+
 def test_nothing_is_left_to_do_in_a_finished_run(finished):
     assert dry_run(finished.asked) == {}
 
