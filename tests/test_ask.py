@@ -84,6 +84,15 @@ def test_each_file_of_scores_is_the_answer_of_the_checkpoint_in_its_name(asked, 
     assert cost["prompts"] == cost["prompts_sent"] == len(asked.loaded[0].read)
 
 
+def test_rating_prompts_without_hints_are_asked_once_and_serve_every_fit(asked):
+    base, augmented = (asked.ask("DeepFM", fit, "without_hints") for fit in ("base", "augmented"))
+    assert asked.loaded[0].read and not asked.loaded[1].read
+    assert (base["expected"] == augmented["expected"]).all() and (base["backbone"] != augmented["backbone"]).any()
+    for fit in ("base", "augmented"):  # these tell each fit's own predictions
+        asked.ask("DeepFM", fit, "with_hints")
+    assert asked.loaded[2].read and asked.loaded[3].read
+
+
 def expected_lists(asked, fit, parts, hinted, backbone="LightGCN", titles=TOLD, users=range(8)):
     """All ranking prompts of a fit's cases whose list holds its target."""
     known = read_predictions(asked.run.path(f"backbones/{backbone}-s{SEED}/{fit}"))

@@ -245,6 +245,13 @@ def test_a_dry_run_waits_for_nobody_and_imports_no_torch(results):
     assert "llama4rec_core.run" in imported and not imported & {"torch", "transformers", "matplotlib"}
 
 
+def test_rating_answers_without_hints_wait_for_those_of_the_first_backbone(results):
+    jobs = dry_run("laptop", f"{results}/runs/laptop/scores/NFM-base-without_hints-s0.parquet")
+    first = [file for file in jobs["ask base without_hints NFM 0"].inputs if "/scores/" in file]
+    assert [file.split("/scores/")[1] for file in first] == ["DeepFM-base-without_hints-s0.parquet"]
+    assert "ask base without_hints DeepFM 0" in jobs
+
+
 def test_a_published_run_is_unpacked_and_neither_fits_tunes_nor_asks(results):
     jobs = dry_run("published")
     assert {name.split()[0] for name in jobs} == {"data", "unpack", "aggregation", "tables"}
