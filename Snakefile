@@ -317,7 +317,7 @@ if PRESET.published:  # in place of fitting, tuning and asking
         output:
             [backbone(name, seed, fit) for name in PRESET.backbones for seed in PRESET.seeds for fit in fits(name)],
             all_opinions("parquet"),
-            all_opinions("json", LLMS),
+            all_opinions("json"),
             expand(f"{RUN}/augmentation/{{kind}}-s{{seed}}.json", kind=MADE, seed=PRESET.seeds),
             expand(f"{RUN}/llm/{{llm}}-s{{seed}}/tuning.json", llm=TUNED, seed=PRESET.seeds),
             f"{RUN}/llm/memorization.csv",

@@ -134,8 +134,8 @@ def mean_gains(per_user: pd.DataFrame, table: pd.DataFrame, preset: Preset) -> p
     """Each row's relative gain over Base, averaged over the backbones of a task: columns `GAIN_COLUMNS`.
 
     per_user, table: what `build` was given and gave; both may hold several tasks. A row is averaged over the backbones
-    that have it. `better` and `worse` count those whose p_users is at most .05; `paper_gain` is the mean of the paper's
-    gains for the same backbones, NaN where it has none. Raises ValueError as `build` does.
+    that have it. `better` and `worse` count those whose interval leaves out zero; `paper_gain` is the mean of the
+    paper's gains for the same backbones, NaN where it has none. Raises ValueError as `build` does.
     """
     found: dict[tuple, list] = {}
     for place, _, metric, values in _measured(per_user):
@@ -148,12 +148,14 @@ def mean_gains(per_user: pd.DataFrame, table: pd.DataFrame, preset: Preset) -> p
         names, ours, base = zip(*each, strict=True)
         about = {"dataset": dataset, "protocol": protocol, "row": row, "metric": metric}
         same = np.logical_and.reduce([table[key] == value for key, value in about.items()])
-        sure = table[same & table["backbone"].isin(names) & (table["p_users"] <= 0.05)]
-        good = sure["diff"] < 0 if metric in ERRORS else sure["diff"] > 0
+        here = table[same & table["backbone"].isin(names)]
+        above, below = (here["diff_ci_low"] > 0).sum(), (here["diff_ci_high"] < 0).sum()
         paper = [paper_value(dataset, name, row, metric) / paper_value(dataset, name, "Base", metric) for name in names]
         gain, low, high = mean_gain(ours, base, metric == "RMSE", preset.evaluation.draws)
         numbers = {"backbones": len(names), "seeds": len(base[0]), "users": base[0].shape[1], "gain": gain}
-        numbers |= {"ci_low": low, "ci_high": high, "better": good.sum(), "worse": (~good).sum()}
+        numbers |= {"ci_low": low, "ci_high": high, "better": above, "worse": below}
+        if metric in ERRORS:
+            numbers |= {"better": below, "worse": above}
         lines.append(about | {"task": task, "paper_gain": np.mean(paper) - 1} | numbers)
     return in_order(_finished(lines, GAIN_COLUMNS, preset, llm=True), GAIN_KEY)
 

@@ -91,7 +91,7 @@ def _mean_gains(dataset: str, task: Task, lines: pd.DataFrame) -> dict[str, obje
         "backbones": n,
         "IFT": _interval(by_row.loc["IFT"]) if "IFT" in by_row.index else "",
         "Llama4Rec": _interval(ours),
-        "better beyond chance": f"{int(ours['better'])} of {n}",
+        "better, interval without 0": f"{int(ours['better'])} of {n}",
         "best second opinion": "" if opinions.empty else f"{best.name.removeprefix(SECOND_OPINION)} {_interval(best)}",
         "the paper's Llama4Rec": "" if pd.isna(ours["paper_gain"]) else tables.signed_percent(ours["paper_gain"]),
         "preset, seeds": f"{ours['preset']}, {int(ours['seeds'])}",

@@ -53,7 +53,9 @@ def pack(run: Run, folder: Path) -> None:
                 sums[f"{name}-{fit}.parquet"] = sha256(to / f"{name}-{fit}.parquet")
         small = sorted(path for pattern in SMALL for path in run.folder.glob(pattern.format(seed)))
         texts = {path.relative_to(run.folder).as_posix(): path.read_text(encoding="utf-8") for path in small}
-        record = {"run": run.record(), "split_sha256": ready.split.sha256, "sha256": sums, "files": texts}
+        looked = [read_json(path)["commit"] for path in run.folder.glob(f"rows/*-s{seed}/look.json")]
+        made = run.record() | {"git_commit": " ".join(sorted(set(looked)))}  # of the code that made the rows
+        record = {"run": made, "split_sha256": ready.split.sha256, "sha256": sums, "files": texts}
         write_json(to / "record.json", record)
 
 

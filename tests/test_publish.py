@@ -61,7 +61,7 @@ def test_the_readme_gets_the_mean_gains_between_its_markers(published):
     assert found.startswith("Before.\n") and found.endswith("\nAfter.") and "old" not in found
     assert shown(found) == [{
         "data set": "ml-100k", "task": "direct recommendation", "metric": "NDCG@5", "backbones": "2",
-        "IFT": "-5.0% [-10.0%, +1.0%]", "Llama4Rec": "+18.0% [+9.0%, +27.0%]", "better beyond chance": "2 of 2",
+        "IFT": "-5.0% [-10.0%, +1.0%]", "Llama4Rec": "+18.0% [+9.0%, +27.0%]", "better, interval without 0": "2 of 2",
         "best second opinion": "", "the paper's Llama4Rec": "+20.0%", "preset, seeds": "few, 1",
     }]  # fmt: skip
     assert "Test has been looked at 0 times" in found and publish.with_results(found) == found
