@@ -29,7 +29,7 @@ BLUE, ORANGE, GREEN, RED, PURPLE, BROWN, PINK, GREY, YELLOW, SKY = PALETTE
 COLOURS = {
     "Base": GREY, "IFT": ORANGE, "Llama4Rec": BLUE, "w/o DA": GREEN, "w/o PA": PURPLE, "w/o AA": BROWN,
     "random DA": PINK, "Base + popularity": YELLOW, "Base + item-kNN": RED, "Base + recent item-kNN": (0.9, 0.55, 0.5),
-    "Base + EASE": SKY, "Base + biases": RED,
+    "Base + EASE": SKY, "Base + biases": RED, "stack": (0.35, 0.35, 0.35), "stack + LLM": BLUE,
     "random": (0.82, 0.82, 0.82), "backbone": GREY, "untuned": SKY, "LLM'": ORANGE, "LLM''": BLUE,
     "tuned": BLUE,
 }  # fmt: skip
