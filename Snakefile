@@ -79,12 +79,12 @@ def first(wildcards):
 
 def fits(name):
     """Of a backbone, those that its rows put together with an opinion."""
-    return sorted({variant.fit for variant in rows_of(PRESET.rows, task_of(name)).values()})
+    return sorted({variant.fit for variant in rows_of(PRESET.rows_of(name), task_of(name)).values()})
 
 
 def opinions(name, seed, ending="parquet", whose=None):
     """What LLMs and baselines (or only those of `whose`) say about a backbone's lists or ratings."""
-    found = asked(PRESET.rows, task_of(name))
+    found = asked(PRESET.rows_of(name), task_of(name))
     return [f"{RUN}/scores/{name}-{fit}-{by}-s{seed}.{ending}" for fit, by in found if by in (whose or [by])]
 
 
@@ -305,6 +305,20 @@ rule tables:
         papermill("09_tables_and_figures") + f" && python scripts/publish.py {NAMED} show"
 
 
+rule ablations:  # Table 5
+    input:
+        [f"{RUN}/rows/{name}-s{seed}/{file}" for name in PRESET.ablations for seed in PRESET.seeds
+         for file in ("per_user.parquet", "choice.json", "within.csv")],
+    output:
+        notebook=f"{RUN}/notebooks/07_ablations.ipynb",
+        picture=picture("ablations", "Tables"),
+    params:
+        "",
+    threads: 1
+    shell:
+        papermill("07_ablations")
+
+
 if PRESET.published:  # in place of fitting, tuning and asking
     PUBLISHED = [f"{PRESET.published}/s{seed}/record.json" for seed in PRESET.seeds]
     if missing := [file for file in PUBLISHED if not os.path.exists(file)]:
@@ -352,6 +366,7 @@ rule base:
 rule publish:
     input:
         rules.tables.output,
+        rules.ablations.output if PRESET.ablations else [],
     shell:
         f"python scripts/publish.py {NAMED} merge"
 
@@ -373,3 +388,4 @@ rule all:  # every file of the run, so that a deleted one is made again, with wh
         all_opinions("json"),
         expand(rules.aggregation.output, **EACH),
         rules.tables.output,
+        rules.ablations.output if PRESET.ablations else [],

@@ -236,7 +236,7 @@ def mean_gain(
     with np.errstate(invalid="ignore", divide="ignore"):
         gains = [by_seed(a, root).mean() / by_seed(b, root).mean() - 1 for a, b in pairs]
         resampled = [_resampled(a, root, draws) / _resampled(b, root, draws) - 1 for a, b in pairs]
-    return float(np.mean(gains)), *interval(np.mean(resampled, axis=0))
+        return float(np.mean(gains)), *interval(np.mean(resampled, axis=0))
 
 
 def sign_flip_test(differences, flips: int = FLIPS) -> float:

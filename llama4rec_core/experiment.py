@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
 
 from llama4rec_core import aggregation, evaluation
 from llama4rec_core.aggregation import ALPHA_2, Choice
-from llama4rec_core.backbones.predict import Predictions
+from llama4rec_core.backbones.predict import Predictions, key_of
 from llama4rec_core.tasks import Task
 from llama4rec_core.variants import VARIANTS, Variant
 
@@ -39,13 +40,18 @@ class Lists:
 
     @classmethod
     def of(cls, predictions: Predictions, scores: pd.DataFrame, utilities: str) -> Lists:
-        """scores: what the LLM or baseline gave, columns key, item, utility."""
-        by_key = {key: dict(zip(rows["item"], rows["utility"], strict=True)) for key, rows in scores.groupby("key")}
-        keys = [f"{row.part}-{row.user}-{row.prefix}" for row in predictions.cases.itertuples(index=False)]
-        asked = np.array([key in by_key for key in keys], dtype=bool)
-        each = zip(keys, predictions.items, asked, strict=True)
-        found = [[by_key[key][item] for item in items] for key, items, there in each if there]
-        opinion = np.array(found, dtype=np.float64).reshape(-1, predictions.items.shape[1])
+        """scores: what the LLM or baseline gave, columns key, item, utility. Raises ValueError where a list that was
+        asked about lacks one of its candidates."""
+        known = pd.Index(scores["key"].unique())
+        code = known.get_indexer(key_of(predictions.cases))  # [n], -1 where nobody was asked
+        asked, candidates = code >= 0, predictions.items.shape[1]
+        given = pd.MultiIndex.from_arrays([known.get_indexer(scores["key"]), scores["item"]])
+        wanted = [code[asked].repeat(candidates), predictions.items[asked].ravel()]
+        at = given.get_indexer(pd.MultiIndex.from_arrays(wanted))
+        if (at < 0).any():
+            key, item = known[wanted[0][at.argmin()]], wanted[1][at.argmin()]
+            raise ValueError(f"the scores lack item {item}, a candidate of list {key}")
+        opinion = scores["utility"].to_numpy(np.float64)[at].reshape(-1, candidates)
         return cls(predictions, opinion, asked, utilities)
 
     @property
@@ -64,12 +70,16 @@ class Lists:
         """Those of the cases where `keep`, bool [n], is true."""
         return Lists(self.predictions.only(keep), self.opinion[keep[self.asked]], self.asked[keep], self.utilities)
 
+    @cached_property
+    def both(self) -> tuple[np.ndarray, np.ndarray]:
+        """U_LLM and U_Rec of every candidate that was asked about, both [m, C]."""
+        return aggregation.utilities(self.opinion, self.predictions.scores[self.asked], self.utilities)
+
     def utility(self, alpha: np.ndarray | float) -> np.ndarray:
         """Equation 6: the utility of every candidate that was asked about, [m, C]. alpha: each user's [U], or one
         number."""
         weight = alpha if np.isscalar(alpha) else alpha[self.users[self.asked]]
-        both = aggregation.utilities(self.opinion, self.predictions.scores[self.asked], self.utilities)
-        return aggregation.blend(weight, *both)
+        return aggregation.blend(weight, *self.both)
 
     def order(self, alpha: np.ndarray | float) -> np.ndarray:
         """The final order of the lists that were asked about, [m, C]."""

@@ -137,11 +137,12 @@ def row_bars(table: pd.DataFrame, metric: str) -> Figure:
     return _finish(fig, _verdict(lines, metric), note)
 
 
-def forest(table: pd.DataFrame) -> Figure:
+def forest(table: pd.DataFrame, finding: str = "") -> Figure:
     """The relative gain over Base, one line per backbone and row: ours with its interval, the paper's as a diamond.
 
     `table` has the columns of a result table, of one metric for each backbone, and of one preset, LLM, data set and
-    protocol; lines without a gain are left out. The paper's gains are of leave-one-out whatever our protocol. Right is
+    protocol; lines without a gain are left out. `finding` is the title; without it the title says how Llama4Rec does
+    against Base. The paper's gains are of leave-one-out whatever our protocol. Right is
     better: for errors (RMSE) the sign is turned. Raises ValueError where no row was compared and where a backbone and
     row have two lines.
     """
@@ -173,7 +174,7 @@ def forest(table: pd.DataFrame) -> Figure:
     note = "ours: 95% intervals over users, in pairs"
     if paper.notna().any():
         note += ";  diamonds: the paper, leave-one-out"
-    return _finish(fig, _verdict(lines, " and ".join(lines["metric"].unique())), note)
+    return _finish(fig, finding or _verdict(lines, " and ".join(lines["metric"].unique())), note)
 
 
 def gains(table: pd.DataFrame) -> Figure:
@@ -230,7 +231,8 @@ def _verdict(lines: pd.DataFrame, metrics: str) -> str:
     found = []
     for words, which in {"better": better, "worse": worse, "a tie": ~(better | worse)}.items():
         if which.any():
-            names = " and ".join(ours["backbone"][which]) if len(ours) <= 3 else which.sum()
+            *first, last = ours["backbone"][which]
+            names = which.sum() if len(ours) > 3 else ", ".join(first) + " and " * bool(first) + last
             found.append(f"{words} for {names}")
     of = "" if len(ours) <= 3 else f" of {len(ours)} backbones"
     return f"Llama4Rec against Base, {metrics}: {', '.join(found)}{of}"
@@ -310,9 +312,9 @@ def _pair(alphas: tuple[float, float]) -> str:
     return f"alpha_1 = {alphas[0]:g}, alpha_2 = {alphas[1]:g}"
 
 
-def weight_curve(users: pd.DataFrame) -> Figure:
-    """alpha_u (eq. 7) against N(u), with the number of users below. Each row of `users` is a user: columns
-    n_interactions, alpha."""
+def weight_curve(users: pd.DataFrame, user: int | None = None) -> Figure:
+    """alpha_u (eq. 7) against N(u), with the number of users below. Each row of `users` is a user, by number: columns
+    n_interactions, alpha. `user`: one to mark."""
     _need(users, "n_interactions", "alpha")
     users = users.sort_values("n_interactions")
     n = users["n_interactions"].to_numpy()
@@ -324,6 +326,9 @@ def weight_curve(users: pd.DataFrame) -> Figure:
     top.set(
         ylabel=r"weight of the LLM, $\alpha_u$ (eq. 7)", ylim=(0, max(0.05, users["alpha"].max() * 1.1)), xscale="log"
     )
+    if user is not None:
+        top.plot(*users.loc[user, ["n_interactions", "alpha"]], color=RED, marker="*", markersize=18)
+        top.annotate(f"user {user}", users.loc[user, ["n_interactions", "alpha"]], (12, 8), textcoords="offset points")
     edges = np.geomspace(max(n.min(), 1), max(n.max(), 2) * 1.001, 31)
     bottom.hist(n, bins=edges, color=GREY, edgecolor="white")
     bottom.set(xlabel="training interactions of the user, N(u) (count, log scale)", ylabel="users (count)")
@@ -335,6 +340,33 @@ def weight_curve(users: pd.DataFrame) -> Figure:
     most, least = users["alpha"].max(), users["alpha"].min()
     whom = f"the shortest histories, {least:.2g} for the longest" if most > least else "every user"
     return _finish(fig, f"The LLM weighs {most:.2g} for {whom}")
+
+
+def orders(places: pd.DataFrame) -> Figure:
+    """One list of candidates in several orders side by side, each candidate a line between its places.
+
+    Each row of `places` is a candidate: column title, then a column for each order with its place in it, 1 for the
+    best, and last `next`, True for what the user really chose.
+    """
+    _need(places, "title", "next")
+    names = list(places.columns.drop(["title", "next"]))
+    with plt.rc_context(STYLE):
+        fig, ax = plt.subplots(figsize=(9.0, 0.9 + 0.28 * len(places)), layout="constrained")
+    at = np.arange(len(names))
+    for row in places.sort_values("next").itertuples(index=False):
+        place = [getattr(row, name) for name in names]
+        look = {"color": BLUE, "linewidth": 3, "zorder": 3} if row.next else {"color": "0.75", "linewidth": 1.5}
+        ax.plot(at, place, marker="o", **look)
+        weight, colour = ("bold", BLUE) if row.next else ("normal", "0.25")
+        short = textwrap.shorten(row.title, 34, placeholder="...").replace("$", r"\$")
+        for x, y, side in ((at[0] - 0.06, place[0], "right"), (at[-1] + 0.06, place[-1], "left")):
+            ax.text(x, y, short, ha=side, va="center", color=colour, weight=weight, fontsize=9)
+    ax.set_xticks(at, [f"{name}'s order" for name in names])
+    ax.set(ylim=(len(places) + 0.7, 0.3), xlim=(-1.3, at[-1] + 1.3), ylabel="place in the list")
+    ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.grid(axis="x", visible=False)
+    moves = [f"{first} to {last}" for first, last in places.loc[places["next"], [names[0], names[-1]]].to_numpy()]
+    return _finish(fig, f"What came next moves from place {' and '.join(moves)}")
 
 
 # --- training --------------------------------------------------------------------------------------

@@ -271,6 +271,8 @@ class Preset:
     """For each backbone, what differs from its own defaults."""
     rows: tuple[str, ...] = variants.DEFAULT
     """Rows of the tables, as `llama4rec_core/variants.py` names them."""
+    ablations: tuple[str, ...] = ()
+    """Backbones with further rows, those of Table 5: w/o DA, w/o PA, w/o AA and random DA."""
     seeds: tuple[Size, ...] = (0,)
     """One whole run for each."""
     prompts: PromptSettings = dataclasses.field(default_factory=PromptSettings)
@@ -301,6 +303,8 @@ class Preset:
         if baselines := [name for name in self.backbones if name in BASELINES]:
             raise ValueError(f"{', '.join(baselines)}: no backbones, but second opinions beside each")
         variants.check(self.rows)
+        if more := [name for name in self.ablations if name not in self.backbones]:
+            raise ValueError(f"ablations names {', '.join(more)}, which is not among the backbones")
         for task, name in dataclasses.asdict(self.out_of_fold).items():
             if name is None:
                 if asked := [each for each in self.backbones if task_of(each) == task]:
@@ -310,6 +314,10 @@ class Preset:
         if self.ranking.mode == "letters" and (most := max(self.prompts.candidates, self.augmentation.sampled)) > 26:
             raise ValueError(f"{most} candidates are more than there are letters: use another mode")
         return self
+
+    def rows_of(self, backbone: str) -> tuple[str, ...]:
+        """The rows of one backbone: `rows`, and those of Table 5 where it is among `ablations`."""
+        return (*self.rows, *(variants.ABLATIONS if backbone in self.ablations else ()))
 
 
 def load(name: str | Path) -> Preset:

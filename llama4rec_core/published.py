@@ -11,17 +11,11 @@ import numpy as np
 import pandas as pd
 
 from llama4rec_core.aggregation import standardise
-from llama4rec_core.backbones.predict import Predictions
+from llama4rec_core.backbones.predict import Predictions, key_of
 
 STEPS = 1000
 NO_EMBEDDINGS = np.zeros((0, 0), dtype=np.float32)
 NO_ITEM = -1  # in lists that were not published: they hold no target, so no order of them matters
-
-
-def key_of(cases: pd.DataFrame) -> pd.Series:
-    """What tells lists apart: part, user and how many items of the user's sequence came before. Cases share a list
-    where they share its key."""
-    return cases["part"] + "-" + cases["user"].astype(str) + "-" + cases["prefix"].astype(str)
 
 
 def pack_lists(predictions: Predictions, said: Mapping[str, pd.DataFrame], keys: set[str]) -> pd.DataFrame:

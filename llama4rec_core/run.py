@@ -183,7 +183,7 @@ def _identity(preset: Preset) -> dict:
     """Settings that results depend on, without paths: a moved folder reopens. Seeds, backbones and rows may be added
     to a run later, and prices are free. The data's SHA-256 stands in `data/dataset.json`."""
     content = presets.as_dict(preset)
-    for key in ("seeds", "backbones", "rows", "prices", "published"):
+    for key in ("seeds", "backbones", "rows", "ablations", "prices", "published"):
         del content[key]
     for key in ("folder", "interactions", "items", "users_file"):
         del content["data"][key]

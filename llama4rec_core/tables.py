@@ -27,7 +27,7 @@ COLUMNS = (
     "compared_with diff diff_ci_low diff_ci_high gain p_seeds p_users mde alpha_1 alpha_2 candidates mode "
     "users_changed paper_value"
 ).split()
-PAIR_KEY = ["preset", "dataset", "protocol", "backbone", "row", "compared_with", "metric"]
+PAIR_KEY = ["preset", "llm", "dataset", "protocol", "backbone", "row", "compared_with", "metric"]
 PAIR_COLUMNS = (
     "preset commit llm dataset protocol backbone row compared_with metric seeds users cases "
     "diff diff_ci_low diff_ci_high gain p_users mde"
@@ -37,6 +37,7 @@ GAIN_COLUMNS = (
     "preset commit llm dataset protocol task row metric backbones seeds users gain ci_low ci_high better worse "
     "paper_gain"
 ).split()
+FAMILY = ["dataset", "protocol", "row", "compared_with", "metric"]  # p-values of one are corrected together
 PLACE = ["dataset", "protocol", "backbone"]
 OF_RUN = KEY[:5]  # preset, llm, dataset, protocol, backbone
 PER_USER = [*PLACE, "row", "seed", "user", "cases"]  # what a per-user frame needs beside the metrics
@@ -78,7 +79,7 @@ def build(per_user: pd.DataFrame, preset: Preset, *, llm: bool = True) -> pd.Dat
     `value` and `std` are over seeds (one seed has no std). `hits` counts the users with a hit, averaged over seeds.
     Intervals and `p_users` are over users. Every row but Base is compared with Base, in pairs: `diff`, `gain` (diff
     divided by Base's value) and `mde`, the smallest difference that could have been seen. `p_users` is Holm-corrected
-    over all lines returned here, so call this once per table. Raises ValueError where columns are missing, where rows
+    over the backbones of a row and metric, so call this once per table. Raises ValueError where columns are missing, where rows
     or seeds of a backbone differ in users or in cases, where a metric is missing, and where there is no Base.
     """
     lines, draws = [], preset.evaluation.draws
@@ -114,7 +115,7 @@ def compare_rows(per_user: pd.DataFrame, pairs: Sequence[tuple[str, str]], prese
 
     `per_user` is that of `build`; it may hold several tasks. A pair (row, compared with) is left out where a backbone
     lacks one of the two. `gain` is the difference divided by the second row's value. `p_users` is Holm-corrected over
-    all lines returned. Raises ValueError as `build` does, and for a pair that no backbone has.
+    the backbones of a pair and metric. Raises ValueError as `build` does, and for a pair that no backbone has.
     """
     lines = []
     for place, _, metric, values in _measured(per_user):
@@ -201,7 +202,8 @@ def _finished(lines: list[dict], columns: list[str], preset: Preset, llm: bool) 
     name = Path(preset.llm).name if Path(preset.llm).is_absolute() else preset.llm
     table = pd.DataFrame(lines, columns=columns)
     if "p_users" in table:
-        table["p_users"] = holm(table["p_users"].astype(float))
+        family = [column for column in FAMILY if column in table]
+        table["p_users"] = table.astype({"p_users": float}).groupby(family, dropna=False)["p_users"].transform(holm)
     return table.assign(preset=preset.name, commit=paths.commit(), llm=name if llm else "")
 
 
@@ -435,7 +437,7 @@ def markdown(table: pd.DataFrame, caption: str) -> str:
         )
         if lines.groupby("backbone")["row"].nunique().max() > 4:
             parts.append(
-                "p pairs users and is Holm-corrected within the table. mde is the smallest gain that could have been "
+                "p pairs users and is Holm-corrected over a row's backbones. mde is the smallest gain that could have been "
                 "seen with 80% power."
             )
             parts += [_long(backbone, each) for backbone, each in lines.groupby("backbone", sort=False)]
@@ -443,7 +445,7 @@ def markdown(table: pd.DataFrame, caption: str) -> str:
         parts.append(_grid(lines))
         compared = lines[lines["diff"].notna()]
         if len(compared):
-            parts.append("In pairs (p over users is Holm-corrected within the table):")
+            parts.append("In pairs (p over users is Holm-corrected over a row's backbones):")
             parts.append(_comparisons(compared))
     return "\n\n".join(parts) + "\n"
 

@@ -53,6 +53,7 @@ VARIANTS = {
     "Base + biases": Variant("base", "Bias", "adaptive", RATING),
 }
 NEEDED = ("Base", "IFT", "Llama4Rec")
+ABLATIONS = ("w/o DA", "w/o PA", "w/o AA", "random DA")
 SECOND_OPINIONS = tuple(name for name in VARIANTS if name.startswith(SECOND_OPINION))
 DEFAULT = (*NEEDED, "w/o AA", *SECOND_OPINIONS)
 
@@ -84,9 +85,7 @@ def asked(names: Iterable[str], task: str) -> list[tuple[str, str]]:
 def stacks(names: Iterable[str], task: str) -> dict[str, list[str]]:
     """The opinions about M_c's lists that each of STACKS joins. No second opinion, no stack.
 
-    The LLM is the one that was asked about M_c's lists: LLM'' where a row has it, else LLM'.
+    The LLM is LLM', which is asked about them for the row IFT.
     """
-    judges = [opinion for fit, opinion in asked(names, task) if fit == "base"]
-    others = [opinion for opinion in judges if opinion not in LLMS]
-    llm = "with_hints" if "with_hints" in judges else "without_hints"
-    return dict(zip(STACKS, (others, [*others, llm]), strict=True)) if others else {}
+    others = [opinion for fit, opinion in asked(names, task) if fit == "base" and opinion not in LLMS]
+    return dict(zip(STACKS, (others, [*others, "without_hints"]), strict=True)) if others else {}

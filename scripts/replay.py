@@ -8,7 +8,10 @@ Nothing that a user did is kept: histories, targets and ratings come from the da
 
 import argparse
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
+
+import pandas as pd
 
 from llama4rec_core import paths
 from llama4rec_core.backbones import task_of
@@ -20,21 +23,37 @@ from llama4rec_core.published import pack_lists, pack_ratings, unpack_lists, unp
 from llama4rec_core.run import MADE, Run
 from llama4rec_core.variants import asked, rows_of
 
+PARTS = ("valid", "test")
 SMALL = ("augmentation/*-s{}.json", "scores/*-s{}.json", "llm/*-s{}/tuning.json", "llm/*-s{}/curve.csv",
          "llm/memorization.csv", "backbones/*-s{}/*/log.csv", "looks/*.json")  # fmt: skip
 
 
 def files_of(run: Run, name: str, seed: int) -> dict[str, dict[str, str]]:
     """For each fit of a backbone the opinions about it, and their files in the run."""
-    task = task_of(name)
-    found = {fit: {} for fit in sorted({variant.fit for variant in rows_of(run.preset.rows, task).values()})}
-    for fit, opinion in asked(run.preset.rows, task):
+    rows, task = run.preset.rows_of(name), task_of(name)
+    found = {fit: {} for fit in sorted({variant.fit for variant in rows_of(rows, task).values()})}
+    for fit, opinion in asked(rows, task):
         found[fit][opinion] = f"scores/{name}-{fit}-{opinion}-s{seed}.parquet"
     return found
 
 
+def parts_of(fit: str) -> list[str]:
+    """The files of a backbone's fit: one would be larger than a megabyte."""
+    return [f"{fit}-{part}.parquet" for part in PARTS]
+
+
+def of_parts(frame: pd.DataFrame, cases: pd.DataFrame, fit: str) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The lines of each of these files. cases: of the fit, which say what part a rating is of."""
+    if "key" in frame:
+        part = frame["key"].str.partition("-")[0]
+    else:
+        part = frame["case"].map(cases.set_index("case")["part"])
+    for each, file in zip(PARTS, parts_of(fit), strict=True):
+        yield file, frame[part == each]
+
+
 def pack(run: Run, folder: Path) -> None:
-    """Each seed into a folder of its own: a frame for each backbone and fit, and a record with their SHA-256."""
+    """Each seed into a folder of its own: a frame for each backbone, fit and part, and a record with their SHA-256."""
     ready = read_prepared(run.path("data"), run.preset)
     for seed in run.preset.seeds:
         to, sums = folder / f"s{seed}", {}
@@ -48,9 +67,10 @@ def pack(run: Run, folder: Path) -> None:
                     frame = pack_ratings(predictions.cases, said[fit], run.preset.aggregation.rating)
                 else:
                     frame = pack_lists(predictions, said[fit], keys)
-                with whole(to / f"{name}-{fit}.parquet") as aside:
-                    frame.to_parquet(aside, index=False, compression="zstd", compression_level=19)
-                sums[f"{name}-{fit}.parquet"] = sha256(to / f"{name}-{fit}.parquet")
+                for file, lines in of_parts(frame, predictions.cases, f"{name}-{fit}"):
+                    with whole(to / file) as aside:
+                        lines.to_parquet(aside, index=False, compression="zstd", compression_level=19)
+                    sums[file] = sha256(to / file)
         small = sorted(path for pattern in SMALL for path in run.folder.glob(pattern.format(seed)))
         texts = {path.relative_to(run.folder).as_posix(): path.read_text(encoding="utf-8") for path in small}
         looked = [read_json(path)["commit"] for path in run.folder.glob(f"rows/*-s{seed}/look.json")]
@@ -69,7 +89,7 @@ def unpack(run: Run) -> None:
         for name in run.preset.backbones:
             rows = cases(ready.split, task_of(name), ready.window).query("part != 'window'").reset_index(drop=True)
             for fit, files in files_of(run, name, seed).items():
-                frame = read_frame(of / f"{name}-{fit}.parquet")
+                frame = pd.concat([read_frame(of / file) for file in parts_of(f"{name}-{fit}")], ignore_index=True)
                 if task_of(name) == "rating":
                     predictions, said = unpack_ratings(frame, rows, run.preset.aggregation.rating)
                 else:
@@ -95,7 +115,8 @@ def check(run: Run, ready: Prepared, of: Path, record: dict) -> None:
     for file, expected in record["sha256"].items():
         if not (of / file).exists() or sha256(of / file) != expected:
             wrong.append(f"{file} is missing or not as it was published")
-    needed = {f"{name}-{fit}.parquet" for name in run.preset.backbones for fit in files_of(run, name, 0)}
+    fits = [f"{name}-{fit}" for name in run.preset.backbones for fit in files_of(run, name, 0)]
+    needed = {file for fit in fits for file in parts_of(fit)}
     wrong += [f"{file} was not published" for file in sorted(needed - set(record["sha256"]))]
     if wrong:
         raise ValueError(f"{of.name} of the published answers cannot be used: " + "; ".join(wrong))

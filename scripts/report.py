@@ -85,13 +85,14 @@ def _gains(lines: pd.DataFrame) -> pd.DataFrame:
 
 
 def _cost(record: dict) -> pd.DataFrame:
-    """Tuning and asking: tokens and minutes of each, answers that several files are made of once."""
+    """Tuning and asking: tokens and minutes of each on each machine, answers that several files are made of once."""
     asked = {each.get("asked", name): each for name, each in record["asking"].items()}.values()
-    steps = {f"tuning {name}": (each["tokens"], each["seconds"]) for name, each in record["tuning"].items()}
-    steps["asking"] = sum(each["tokens_read"] for each in asked), sum(each["seconds"] for each in asked)
-    steps["all"] = tuple(map(sum, zip(*steps.values(), strict=True)))
-    lines = [(name, f"{tokens:,}", f"{seconds / 60:.1f}") for name, (tokens, seconds) in steps.items()]
-    return pd.DataFrame(lines, columns=["what", "tokens read", "minutes"])
+    steps = [(f"tuning {name}", each) for name, each in record["tuning"].items()]
+    steps += [("asking", each | {"tokens": each["tokens_read"]}) for each in asked]
+    lines = pd.DataFrame([{"what": what, **each} for what, each in steps])
+    sums = lines.groupby(["what", "machine"], sort=False)[["tokens", "seconds"]].sum().reset_index()
+    minutes = (sums["seconds"] / 60).map("{:.1f}".format)
+    return sums[["what", "machine"]].assign(**{"tokens read": sums["tokens"].map("{:,}".format), "minutes": minutes})
 
 
 def _table(frame: pd.DataFrame) -> str:

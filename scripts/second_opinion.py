@@ -22,6 +22,7 @@ from llama4rec_core.llm.examples import candidate_lists, rating_groups, with_tar
 from llama4rec_core.run import Run, draw_users, rng
 
 NO_COST = dict.fromkeys(("prompts", "prompts_sent", "tokens_read", "tokens_written", "logits", "batches", "seconds"), 0)
+NO_COST |= {"asked": None, "machine": "none"}
 
 
 def of_lists(baseline: Fitted, known: Predictions, histories: Histories) -> pd.DataFrame:

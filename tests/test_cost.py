@@ -4,31 +4,37 @@ import pytest
 
 from llama4rec_core.llm import cost
 
+OF = {"machine": "CPU", "asked": None}
 
 def test_the_cost_table_by_hand():
     """A body of 10 parameters, a head of 4: 2 x 10 x 100 + 2 x 4 x 50 = 2,400 operations in 2 s, of 4,800 possible."""
     costs = {
-        "a": {"prompts_sent": 5, "tokens_read": 100, "tokens_written": 0, "logits": 50, "seconds": 2.0},
-        "b": {"prompts_sent": 1, "tokens_read": 30, "tokens_written": 20, "logits": 20, "seconds": 0.0},
+        "a": {"prompts_sent": 5, "tokens_read": 100, "tokens_written": 0, "logits": 50, "seconds": 2.0} | OF,
+        "b": {"prompts_sent": 1, "tokens_read": 30, "tokens_written": 20, "logits": 20, "seconds": 0.0} | OF,
     }
     table = cost.table(costs, {"body": 10, "head": 4}, rate=2400.0, price_read=1.0, price_written=10.0).set_index(
         "what"
     )
     assert table.loc["a", "share_of_machine"] == pytest.approx(0.5)
     assert table.loc["a", "tokens_per_second"] == 50 and table.loc["a", "dollars"] == pytest.approx(100e-6)
-    assert table.loc["b", "dollars"] == pytest.approx(230e-6) and table["tokens_per_second"].isna().tolist() == [
-        0,
-        1,
-        0,
-    ]
+    assert table.loc["b", "dollars"] == pytest.approx(230e-6)
+    assert table["tokens_per_second"].isna().tolist() == [False, True, False]
     assert table.loc["all", ["prompts", "tokens_read", "tokens_written"]].tolist() == [6, 130, 20]
 
 
 def test_answers_that_several_files_are_made_of_cost_once():
-    one = {"prompts_sent": 5, "tokens_read": 100, "tokens_written": 0, "logits": 50, "seconds": 2.0, "asked": "f00"}
+    one = {"prompts_sent": 5, "tokens_read": 100, "tokens_written": 0, "logits": 50, "seconds": 2.0}
+    one |= OF | {"asked": "f00"}
     other = one | {"asked": "ba7", "tokens_read": 7}
     table = cost.table({"a": one, "b": one, "c": other}, {"body": 1, "head": 1}, 1.0, 1.0, 1.0)
     assert table["what"].tolist() == ["a", "c", "all"] and table["tokens_read"].tolist() == [100, 7, 107]
+
+
+def test_what_two_machines_answered_is_not_added_up():
+    one = {"prompts_sent": 5, "tokens_read": 100, "tokens_written": 0, "logits": 0, "seconds": 2.0} | OF
+    costs = {"a": one, "b": one | {"machine": "a GPU", "seconds": 0.1}, "c": one}
+    table = cost.table(costs, {"body": 1, "head": 1}, 1.0, 1.0, 1.0).query("what == 'all'").set_index("machine")
+    assert table["seconds"].to_dict() == {"CPU": 4.0, "a GPU": 0.1} and table["tokens_read"].tolist() == [200, 100]
 
 
 def test_the_machine_does_more_than_a_million_operations_a_second():

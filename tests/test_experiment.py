@@ -54,9 +54,16 @@ def test_a_stack_joins_all_second_opinions_and_with_the_llm_the_one_asked_about_
     names = ["Base", "IFT", "Llama4Rec", "Base + EASE", "Base + item-kNN", "Base + biases"]
     top_k = ["ItemKNN", "EASE"]
     assert variants.stacks(names, "direct") == {"stack": top_k, "stack + LLM": [*top_k, "without_hints"]}
-    assert variants.stacks([*names, "w/o DA"], "direct")["stack + LLM"] == [*top_k, "with_hints"]
+    assert variants.stacks([*names, "w/o DA"], "direct")["stack + LLM"] == [*top_k, "without_hints"]
     assert variants.stacks(names, "rating") == {"stack": ["Bias"], "stack + LLM": ["Bias", "without_hints"]}
     assert variants.stacks(names[:3], "direct") == {}
+
+
+def test_ablations_name_backbones_with_further_rows():
+    few = presets.build({"name": "x", "ablations": ["SASRec"]})
+    assert few.rows_of("LightGCN") == few.rows and set(few.rows_of("SASRec")) == set(variants.VARIANTS)
+    with pytest.raises(ValueError, match="ablations names MF, which is not among the backbones"):
+        presets.build({"name": "x", "ablations": ["MF"]})
 
 
 def test_a_preset_names_its_rows():

@@ -26,7 +26,8 @@ def test_every_shipped_preset_loads_and_names_known_backbones(name):
 
 def test_all_rows_goes_on_in_the_run_of_quick():
     few, every = (presets.load(name) for name in ("quick", "all-rows"))
-    assert set(every.rows) == set(VARIANTS) and replace(few, rows=every.rows) == every
+    assert all(set(every.rows_of(name)) == set(VARIANTS) for name in every.backbones)
+    assert replace(few, ablations=every.ablations) == every
 
 
 def written(folder, text):

@@ -107,8 +107,8 @@ def test_rows_of_what_was_published_are_the_rows_of_the_run(finished, tmp_path, 
 
 def test_what_was_changed_since_or_is_of_another_run_is_refused_and_all_is_said_at_once(finished, tmp_path):
     of = tmp_path / "published" / f"s{SEED}"
-    (of / "DeepFM-base.parquet").unlink()
-    (of / "LightGCN-base.parquet").write_bytes(b"other")
+    (of / "DeepFM-base-valid.parquet").unlink()
+    (of / "LightGCN-base-test.parquet").write_bytes(b"other")
     record = read_json(of / "record.json")
     made = record["run"] | {"preset": record["run"]["preset"] | {"row_tokens": 7}}
     write_json(of / "record.json", record | {"split_sha256": "", "run": made})
@@ -116,4 +116,5 @@ def test_what_was_changed_since_or_is_of_another_run_is_refused_and_all_is_said_
         replay.unpack(finished)
     said = str(error.value)
     assert "other data or another split" in said and "row_tokens was 7, the preset now says 1024" in said
-    assert "DeepFM-base.parquet is missing" in said and "LightGCN-base.parquet is missing or not as" in said
+    assert "DeepFM-base-valid.parquet is missing" in said
+    assert "LightGCN-base-test.parquet is missing or not as" in said

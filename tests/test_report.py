@@ -11,8 +11,8 @@ from llama4rec_core.files import write_json
 PICTURE = b"\x89PNG a picture"
 RECORD = {
     "git_commit": "abc", "packages": {"torch": "2"}, "data": {"data_sha256": "d4ta"},
-    "tuning": {"trunk-s0": {"llm": {"sha256": "f00"}, "tokens": 1000, "seconds": 120.0}},
-    "asking": dict.fromkeys("ab", {"asked": "x", "tokens_read": 10, "seconds": 60.0}),
+    "tuning": {"trunk-s0": {"llm": {"sha256": "f00"}, "tokens": 1000, "seconds": 120.0, "machine": "CPU"}},
+    "asking": dict.fromkeys("ab", {"asked": "x", "tokens_read": 10, "seconds": 60.0, "machine": "CPU"}),
 }  # fmt: skip
 
 

@@ -145,7 +145,7 @@ def test_hits_count_users_not_cases():
     assert table["hits"].tolist() == [1.5, 1.5] and row(table, metric="HR@3").value == pytest.approx(0.25)
 
 
-def test_holm_runs_over_the_whole_table():
+def test_holm_runs_over_the_backbones_of_a_row_and_metric():
     ours, base = [1] * 6 + [0] * 4, [0] * 10
     group = (*GROUP[:2], "MF")
     one = build(frame("Base", base), frame("Llama4Rec", ours))
@@ -153,8 +153,10 @@ def test_holm_runs_over_the_whole_table():
         *(frame(m, hr, group=g) for g in (GROUP, group) for m, hr in (("Base", base), ("Llama4Rec", ours))),
     )
     raw = 2 / 2**6
-    assert one["p_users"].dropna().tolist() == [2 * raw] * 2
-    assert two["p_users"].dropna().tolist() == [4 * raw] * 4
+    assert one["p_users"].dropna().tolist() == [raw] * 2
+    assert two["p_users"].dropna().tolist() == [2 * raw] * 4
+    another = build(*(frame(m, hr) for m, hr in (("Base", base), ("Llama4Rec", ours), ("Base + EASE", ours))))
+    assert another["p_users"].dropna().tolist() == [raw] * 4  # a control takes nothing from the row it stands beside
 
 
 def test_squared_errors_become_rmse():

@@ -48,6 +48,12 @@ def top_k(fitted: Fitted, users, histories: Sequence | None, exclude: Sequence, 
     return items, scores
 
 
+def key_of(cases: pd.DataFrame) -> pd.Series:
+    """What tells lists apart: part, user and how many items of the user's sequence came before. Cases share a list
+    where they share its key."""
+    return cases["part"] + "-" + cases["user"].astype(str) + "-" + cases["prefix"].astype(str)
+
+
 @dataclass(frozen=True, eq=False)
 class Predictions:
     """What a fitted backbone predicts for n cases (a list of k items or a rating each), and its user embeddings."""

@@ -19,7 +19,7 @@ import pandas as pd
 
 from llama4rec_core.files import explained, read_frame, read_json, write_frame, write_json, write_text
 from llama4rec_core.llm.generate import generate
-from llama4rec_core.llm.model import LLM
+from llama4rec_core.llm.model import LLM, machine
 from llama4rec_core.llm.score import score_row
 from llama4rec_core.llm.tree import Prompt, packed_rows, tokens_read
 from llama4rec_core.progress import Progress
@@ -77,6 +77,7 @@ def in_batches(
         "logits": written + sum(logits or ()),
         "batches": len(batches),
         "seconds": round(float(seconds.sum()), 1),
+        "machine": machine(),
     }
     write_frame(path, answers)
     write_json(path.with_suffix(".json"), spent_in_all)  # last: with it the answers are whole

@@ -13,6 +13,8 @@ import torch
 
 from llama4rec_core.llm.model import LLM, device, number_format
 
+COUNTS = ["prompts_sent", "tokens_read", "tokens_written", "logits", "seconds"]
+
 
 def size(llm: LLM) -> dict[str, int]:
     """`body`: parameters a token passes through (all but the embedding table); `head`: D V of the vocabulary's head."""
@@ -37,20 +39,22 @@ def machine_rate(width: int = 1024, seconds: float = 1.0) -> float:
 def table(
     costs: dict[str, dict], sizes: dict[str, int], rate: float, price_read: float, price_written: float
 ) -> pd.DataFrame:
-    """One row for each file of answers and their sum. costs: what `batches.cost` reads; rate: `machine_rate`;
-    prices: dollars for a million tokens read or written. Files made of the same answers are one: the first.
+    """One row for each file of answers, and one for all that a machine answered: seconds of two do not add up.
 
-    Columns: what, prompts, tokens_read, tokens_written, seconds, tokens_per_second, share_of_machine, dollars.
+    costs: what `batches.cost` reads; rate: `machine_rate`; prices: dollars for a million tokens read or written. Files
+    made of the same answers are one: the first. Columns: what, machine, prompts, tokens_read, tokens_written, seconds,
+    tokens_per_second, share_of_machine, dollars.
     """
-    frame = pd.DataFrame(costs).T
-    if "asked" in frame:
-        frame = frame[frame["asked"].isna() | ~frame["asked"].duplicated()].drop(columns="asked")
-    frame.loc["all"] = frame.sum()
+    frame = pd.DataFrame(costs).T.rename_axis("what").reset_index()
+    frame = frame[frame["asked"].isna() | ~frame["asked"].duplicated()]
+    sums = frame.groupby("machine", sort=False)[COUNTS].sum().reset_index().assign(what="all")
+    frame = pd.concat([frame, sums], ignore_index=True)
     work = 2 * sizes["body"] * (frame["tokens_read"] + frame["tokens_written"]) + 2 * sizes["head"] * frame["logits"]
     tokens, seconds = frame["tokens_read"] + frame["tokens_written"], frame["seconds"].where(frame["seconds"] > 0)
     return pd.DataFrame(
         {
-            "what": frame.index,
+            "what": frame["what"],
+            "machine": frame["machine"],
             "prompts": frame["prompts_sent"].astype(int),
             "tokens_read": frame["tokens_read"].astype(int),
             "tokens_written": frame["tokens_written"].astype(int),
@@ -59,4 +63,4 @@ def table(
             "share_of_machine": work / seconds / rate,
             "dollars": (frame["tokens_read"] * price_read + frame["tokens_written"] * price_written) / 1e6,
         }
-    ).reset_index(drop=True)
+    )

@@ -23,7 +23,7 @@ from llama4rec_core.llm import cost
 from llama4rec_core.llm.batches import fingerprint
 from llama4rec_core.llm.examples import Example
 from llama4rec_core.llm.loss import Answering, collate, tokens_of, tree_loss
-from llama4rec_core.llm.model import LLM, number_format, quiet_peft
+from llama4rec_core.llm.model import LLM, machine, number_format, quiet_peft
 from llama4rec_core.llm.tree import tokens_read
 from llama4rec_core.presets import TuningSettings
 from llama4rec_core.progress import Progress
@@ -122,6 +122,7 @@ def tune(
                 "steps": trainer.state.global_step,
                 "final_loss": float(curve["loss"].tail(20).mean()) if len(curve) else None,
                 "seconds": round(time.time() - started, 1),
+                "machine": machine(),
             },
         )
     return folder

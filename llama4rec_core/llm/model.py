@@ -127,6 +127,12 @@ def load(
     return LLM(name, model, tokenizer, digest, folder_sha256(checkpoint) if checkpoint is not None else "")
 
 
+def machine() -> str:
+    """What computes, and in which format: seconds of two machines do not compare."""
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
+    return f"{name}, {str(number_format()).removeprefix('torch.')}"
+
+
 def number_format() -> torch.dtype:
     """What this machine reads fastest in: bfloat16 on a GPU and on a processor that has instructions for it (half the
     time of float32), float32 on any other, where bfloat16 is far slower."""
