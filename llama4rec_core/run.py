@@ -185,6 +185,8 @@ def _identity(preset: Preset) -> dict:
     content = presets.as_dict(preset)
     for key in ("seeds", "backbones", "rows", "ablations", "prices", "published"):
         del content[key]
+    if served := content.pop("served"):  # which LLM, but not where it is
+        content["served"] = {key: served[key] for key in ("model", "api", "echo", "top")}
     for key in ("folder", "interactions", "items", "users_file"):
         del content["data"][key]
     if Path(preset.llm).is_dir():

@@ -42,7 +42,7 @@ PLACE = ["dataset", "protocol", "backbone"]
 OF_RUN = KEY[:5]  # preset, llm, dataset, protocol, backbone
 PER_USER = [*PLACE, "row", "seed", "user", "cases"]  # what a per-user frame needs beside the metrics
 SETTINGS = ["alpha_1", "alpha_2", "mode", "changed"]  # what `build` takes along where it is there
-TUNING = {"lora": "LoRA", "full": "all parameters"}  # what is tuned
+TUNING = {"lora": "LoRA", "full": "all parameters", "none": "not tuned"}  # what is tuned
 
 _TEXT = {*KEY, *PAIR_KEY, *GAIN_KEY, "commit", "tuning", "alpha_1", "alpha_2", "mode"}
 _DECIMALS = {column: 6 for column in (*COLUMNS, *PAIR_COLUMNS, *GAIN_COLUMNS) if column not in _TEXT} | {
@@ -79,8 +79,8 @@ def build(per_user: pd.DataFrame, preset: Preset, *, llm: bool = True) -> pd.Dat
     `value` and `std` are over seeds (one seed has no std). `hits` counts the users with a hit, averaged over seeds.
     Intervals and `p_users` are over users. Every row but Base is compared with Base, in pairs: `diff`, `gain` (diff
     divided by Base's value) and `mde`, the smallest difference that could have been seen. `p_users` is Holm-corrected
-    over the backbones of a row and metric, so call this once per table. Raises ValueError where columns are missing, where rows
-    or seeds of a backbone differ in users or in cases, where a metric is missing, and where there is no Base.
+    over the backbones of a row and metric, so call this once per table. Raises ValueError where columns are missing,
+    where rows or seeds of a backbone differ in users or in cases, where a metric is missing, and without a Base.
     """
     lines, draws = [], preset.evaluation.draws
     for place, parts, metric, values in _measured(per_user):
@@ -437,8 +437,8 @@ def markdown(table: pd.DataFrame, caption: str) -> str:
         )
         if lines.groupby("backbone")["row"].nunique().max() > 4:
             parts.append(
-                "p pairs users and is Holm-corrected over a row's backbones. mde is the smallest gain that could have been "
-                "seen with 80% power."
+                "p pairs users and is Holm-corrected over a row's backbones. mde is the smallest gain that could have "
+                "been seen with 80% power."
             )
             parts += [_long(backbone, each) for backbone, each in lines.groupby("backbone", sort=False)]
             continue

@@ -18,9 +18,10 @@ from llama4rec_core.backbones import task_of
 from llama4rec_core.backbones.predict import read_predictions
 from llama4rec_core.data.prepared import read_prepared
 from llama4rec_core.files import write_frame, write_json
-from llama4rec_core.llm import batches, model
+from llama4rec_core.llm import batches
 from llama4rec_core.llm.examples import candidate_lists, with_target
 from llama4rec_core.llm.hints import Hints
+from llama4rec_core.llm.of_run import is_tuned, llm_of
 from llama4rec_core.llm.rate import rate
 from llama4rec_core.presets import WAYS, needs_prior
 from llama4rec_core.rankers import Ranker
@@ -48,8 +49,7 @@ def main() -> None:
     if asked.llm == "with_hints":
         hints = Hints(most_similar_user(fitted.embeddings), ready.histories.n_train, preset.prompts.similar)
 
-    tuned = asked.llm != "untuned"
-    llm = model.load(preset.llm, run.path(f"llm/{asked.llm}-{s}") if tuned else None)
+    tuned, llm = is_tuned(run, asked.llm), llm_of(run, asked.llm, asked.seed)
     name = f"ways/{asked.backbone}-{asked.way}-{s}" if asked.way else f"{asked.backbone}-{asked.fit}-{asked.llm}-{s}"
     shared = task == "rating" and hints is None
     answers = run.path(f"scores/.answers/{f'rating-{asked.llm}-{s}' if shared else name}.parquet")

@@ -10,8 +10,9 @@ import numpy as np
 
 from llama4rec_core.data.prepared import read_prepared
 from llama4rec_core.files import write_frame
-from llama4rec_core.llm import memorization_probe, model
+from llama4rec_core.llm import memorization_probe
 from llama4rec_core.llm.examples import CandidateList
+from llama4rec_core.llm.of_run import llm_of
 from llama4rec_core.rankers import Ranker
 from llama4rec_core.run import Run, rng
 
@@ -22,7 +23,7 @@ def main() -> None:
     parser.add_argument("what", choices=["prior", "memorization"])
     asked = parser.parse_args()
     run = Run.open(asked.preset)
-    ready, llm = read_prepared(run.path("data"), run.preset), model.load(run.preset.llm)
+    ready, llm = read_prepared(run.path("data"), run.preset), llm_of(run)
     if asked.what == "memorization":
         items, draws = ready.dataset.items, rng("memorization probe")
         probe = memorization_probe.probe(llm, list(items["item_id"]), list(items["title"]), draws)

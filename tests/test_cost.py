@@ -6,6 +6,7 @@ from llama4rec_core.llm import cost
 
 OF = {"machine": "CPU", "asked": None}
 
+
 def test_the_cost_table_by_hand():
     """A body of 10 parameters, a head of 4: 2 x 10 x 100 + 2 x 4 x 50 = 2,400 operations in 2 s, of 4,800 possible."""
     costs = {

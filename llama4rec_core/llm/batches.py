@@ -34,10 +34,12 @@ def in_batches(
     tokens: Sequence[int],
     work: Callable[[Sequence[int]], pd.DataFrame],
     asked: str,
+    computed_by: str,
     logits: Sequence[int] | None = None,
 ) -> pd.DataFrame:
     """Do `work` on each batch of request indices, keep each answer, return all of them and leave them in `path`
-    (parquet). asked: the `fingerprint` of the requests; answers kept under another one are thrown away.
+    (parquet). asked: the `fingerprint` of the requests; answers kept under another one are thrown away. computed_by:
+    the `machine`.
 
     For the cost report `path`.json: how many `tokens` each request reads, at how many places the vocabulary's `logits`
     are computed for it, and, where `work` returns a column tokens_written, how many tokens the LLM wrote.
@@ -77,7 +79,7 @@ def in_batches(
         "logits": written + sum(logits or ()),
         "batches": len(batches),
         "seconds": round(float(seconds.sum()), 1),
-        "machine": machine(),
+        "machine": computed_by,
     }
     write_frame(path, answers)
     write_json(path.with_suffix(".json"), spent_in_all)  # last: with it the answers are whole
@@ -131,7 +133,7 @@ def score(
     tokens = [read for row in packed for read in tokens_read([prompts[i] for i in row])]
     logits = [logits_of(prompts[i]) for i in order]
     asked = fingerprint(llm, prompts, row_tokens, rows_per_batch)
-    answers = in_batches(path, what, batches, tokens, work, asked, logits)
+    answers = in_batches(path, what, batches, tokens, work, asked, machine(llm), logits)
     return answers if len(answers) else pd.DataFrame(columns=list(SCORES)).astype(SCORES)
 
 
@@ -148,7 +150,7 @@ def write(
         return pd.DataFrame({"key": [prompts[i].key for i in batch], "text": said, "tokens_written": written})
 
     asked = fingerprint(llm, prompts, max_tokens, lines, per_batch)
-    answers = in_batches(path, what, batches, [len(prompt.prefix) for prompt in prompts], work, asked)
+    answers = in_batches(path, what, batches, [len(prompt.prefix) for prompt in prompts], work, asked, machine(llm))
     return answers if len(answers) else pd.DataFrame({"key": [], "text": []}, dtype=str)
 
 

@@ -122,7 +122,7 @@ def tune(
                 "steps": trainer.state.global_step,
                 "final_loss": float(curve["loss"].tail(20).mean()) if len(curve) else None,
                 "seconds": round(time.time() - started, 1),
-                "machine": machine(),
+                "machine": machine(llm),
             },
         )
     return folder

