@@ -319,6 +319,22 @@ rule ablations:  # Table 5
         papermill("07_ablations")
 
 
+if PRESET.tuning.taken_from:  # in place of tuning
+
+    rule take_llm:  # as another run has tuned it
+        input:
+            [f"{ASKED.folder.parent}/{PRESET.tuning.taken_from}/llm/{{llm}}-s{{seed}}/{file}" for file in LLM_FILES],
+        output:
+            [f"{RUN}/llm/{{llm}}-s{{seed}}/{file}" for file in LLM_FILES],
+        wildcard_constraints:
+            llm="|".join(TUNED),
+        threads: 1
+        shell:
+            "cp {input:q} $(dirname {output[0]:q})"
+
+    ruleorder: take_llm > tune_trunk > tune_without_hints > tune_with_hints
+
+
 if PRESET.published:  # in place of fitting, tuning and asking
     PUBLISHED = [f"{PRESET.published}/s{seed}/record.json" for seed in PRESET.seeds]
     if missing := [file for file in PUBLISHED if not os.path.exists(file)]:
@@ -379,6 +395,7 @@ rule all:  # every file of the run, so that a deleted one is made again, with wh
             [expand(rules.backbone.output, name=name, seed=PRESET.seeds, fit=fits(name)) for name in PRESET.backbones],
             PRIOR,
             rules.memorization_probe.output,
+            expand(rules.take_llm.output, llm=TUNED, seed=PRESET.seeds) if PRESET.tuning.taken_from else
             [expand(rules.backbone.output, name=WRITERS.values(), seed=PRESET.seeds, fit="out_of_fold"),
              expand([*rules.tune_trunk.output, *rules.tune_without_hints.output, *rules.tune_with_hints.output],
                     seed=PRESET.seeds)] if TUNED else [],

@@ -166,6 +166,8 @@ class TuningSettings:
     method: Literal["full", "lora", "none"] = "full"
     """What learns: all parameters, as in the paper, or LoRA matrices; in both, rows of tokens that occur. none: the LLM
     is asked as it is, without hints (LLM') and with them (LLM'')."""
+    taken_from: str | None = None
+    """The name of another run whose tuned LLM' and LLM'' are asked; nothing is tuned then."""
     layers: Count | None = 10
     """The LLM's first so many layers are used; null: all of them."""
     start: Literal["pretrained", "random"] = "pretrained"

@@ -187,6 +187,8 @@ def _identity(preset: Preset) -> dict:
         del content[key]
     if served := content.pop("served"):  # which LLM, but not where it is
         content["served"] = {key: served[key] for key in ("model", "api", "echo", "top")}
+    if content["tuning"]["taken_from"] is None:
+        del content["tuning"]["taken_from"]
     for key in ("folder", "interactions", "items", "users_file"):
         del content["data"][key]
     if Path(preset.llm).is_dir():

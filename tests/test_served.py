@@ -218,6 +218,7 @@ def test_an_answer_that_drips_is_given_up_in_time(serve):
         (lambda handler: send(handler, 401, "no such key"), "127.0.0.1:[0-9]+ answered 401: no such key$"),
         (lambda handler: send(handler, 200, '{"choices": []}'), "without what was asked for"),
         (lambda handler: send(handler, 200, '{"choices": [{"logprobs": null}]}'), "without what was asked for"),
+        (lambda handler: send(handler, 200, '{"choices": [{"logprobs": {"content": []}}]}'), "say `echo: false`"),
         (
             lambda handler: send(handler, 200, '{"choices": [{"logprobs": {"token_logprobs": [null, -1.0]}}]}'),
             "log-probabilities of 2 tokens came back",

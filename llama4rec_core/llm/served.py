@@ -122,6 +122,8 @@ def _written(llm, asked: Sequence[tuple[tuple[int, ...], Branch]]) -> list[np.nd
 def _log_p(llm, tokens: tuple[int, ...], answer: int) -> float:
     """log p of the last `answer` tokens, each after those before it."""
     choice = _complete(llm, tokens, max_tokens=1, echo=True, logprobs=1)
+    if "token_logprobs" not in choice["logprobs"]:
+        raise TypeError("no log-probabilities of the prompt: say `echo: false`, and rank by letters or listwise")
     given = choice["logprobs"]["token_logprobs"][: len(tokens)]
     if len(given) != len(tokens) or not all(isinstance(value, (int, float)) for value in given[-answer:]):
         raise TypeError(f"log-probabilities of {len(given)} tokens came back, {len(tokens)} were asked")
