@@ -61,6 +61,6 @@ def read(committed: Path) -> pd.DataFrame:
 
 
 def count(looks: pd.DataFrame) -> int:
-    """How often test was looked at. The seeds of one configuration and commit are one look."""
+    """How often test was looked at. The seeds of one configuration, commit and reason are one look."""
     of = looks["what"].map(lambda what: re.sub(r"-s\d+\b", "", what))
-    return len(looks.assign(what=of).drop_duplicates(["commit", "preset", "configuration", "what"]))
+    return len(looks.assign(what=of).drop_duplicates(["commit", "preset", "configuration", "what", "why"]))

@@ -263,6 +263,9 @@ def results(*rows):
     return pd.DataFrame(rows, columns=["name", "value", "ci_low", "ci_high"]).assign(lists=50)
 
 
+PLACES = pd.DataFrame(
+    {"title": ["Heat", "Fargo", "$"], "backbone": [1, 2, 3], "LLM": [3, 2, 1], "blend": [2, 3, 1], "next": [0, 0, 1]}
+).astype({"next": bool})
 SHARP = GROUPS.assign(ci_low=lambda rows: rows["value"] - 1e-3, ci_high=lambda rows: rows["value"] + 1e-3)
 
 
@@ -282,6 +285,12 @@ SHARP = GROUPS.assign(ci_low=lambda rows: rows["value"] - 1e-3, ci_high=lambda r
             lambda: figures.row_bars(bars("HR@5", "ab", [0, -0.1], [0.1, 0]), "HR@5"),
             "Llama4Rec against Base, HR@5: a tie for a and b",
         ),
+        (
+            lambda: figures.row_bars(bars("HR@5", "abc", [0.1] * 3, [0.2] * 3), "HR@5"),
+            "Llama4Rec against Base, HR@5: better for a, b and c",
+        ),
+        (lambda: figures.forest(GAINS, "Nothing is missed"), "Nothing is missed"),
+        (lambda: figures.orders(PLACES), "What came next moves from place 3 to 1"),
         (
             lambda: figures.row_bars(bars("RMSE", "a", 0.1, 0.2), "RMSE"),
             "Llama4Rec against Base, RMSE: worse for a",

@@ -641,8 +641,9 @@ def test_the_tables_hold_every_row_against_base_and_llama4rec_against_the_others
     for llm in ("trunk", "without_hints", "with_hints"):
         write_json(run.path(f"llm/{llm}-s{seed}/tuning.json"), {"llm": {"body": 10, "head": 2}})
     spent = {"prompts_sent": 2, "tokens_read": 30, "tokens_written": 0, "logits": 4, "seconds": 1.0}
+    spent |= {"asked": "a question", "machine": "CPU"}
     write_json(run.path(f"scores/LightGCN-base-untuned-s{seed}.json"), spent)
-    nothing = dict.fromkeys(spent, 0)
+    nothing = dict.fromkeys(spent, 0) | {"asked": None, "machine": "none"}
     write_json(run.path(f"scores/LightGCN-base-EASE-s{seed}.json"), nothing)
     monkeypatch.setattr(cost, "machine_rate", lambda: 1e9)
     known = notebook("09", monkeypatch, preset=preset)

@@ -254,8 +254,36 @@ def test_rating_answers_without_hints_wait_for_those_of_the_first_backbone(resul
 
 def test_a_published_run_is_unpacked_and_neither_fits_tunes_nor_asks(results):
     jobs = dry_run("published")
-    assert {name.split()[0] for name in jobs} == {"data", "unpack", "aggregation", "tables"}
+    assert {name.split()[0] for name in jobs} == {"data", "unpack", "aggregation", "ablations", "tables"}
     assert any(file.endswith("published/s0/record.json") for file in jobs["unpack"].inputs)
+
+
+def test_an_llm_that_is_not_tuned_is_asked_as_it_is_and_nothing_is_fitted_for_tuning(results, tmp_path):
+    (tmp_path / "mine.yaml").write_text("tuning: {method: none}\n", encoding="utf-8")
+    jobs = dry_run(str(tmp_path / "mine.yaml"))
+    assert not [name for name in jobs if "tune" in name or "out_of_fold" in name]
+    assert {
+        f"ask {which} {name} 0" for name in BACKBONES for which in ("base without_hints", "augmented with_hints")
+    } < set(jobs)
+    asked = jobs["ask augmented with_hints SASRec 0"].inputs
+    assert {file.rpartition("/")[2] for file in asked} == {"predictions.parquet", "prior.parquet"}
+
+
+def test_an_llm_that_another_run_tuned_is_taken_from_it(results, tmp_path):
+    (tmp_path / "mine.yaml").write_text("tuning: {taken_from: theirs}\n", encoding="utf-8")
+    theirs = results / "runs" / "theirs" / "llm"
+    for which in ("trunk", "without_hints", "with_hints"):
+        (theirs / f"{which}-s0").mkdir(parents=True)
+        for file in ("tuning.json", "curve.csv", "config.json", "model.safetensors"):
+            (theirs / f"{which}-s0" / file).touch()
+    jobs = dry_run(str(tmp_path / "mine.yaml"))
+    assert not [name for name in jobs if "tune" in name or "out_of_fold" in name]
+    taken = jobs["take_llm with_hints 0"]
+    assert f"{theirs}/with_hints-s0/model.safetensors" in taken.inputs
+    assert any(
+        file.endswith("/runs/mine/llm/with_hints-s0/tuning.json")
+        for file in jobs["ask augmented with_hints SASRec 0"].inputs
+    )
 
 
 def test_a_preset_of_what_was_never_published_is_refused_and_nothing_is_made_in_its_place(results, tmp_path):
