@@ -64,8 +64,9 @@ def made(wildcards):
     return [f"{RUN}/{file}" for file in additions(task_of(wildcards.name), wildcards.fit, wildcards.seed)]
 
 
-def checkpoint(wildcards):
-    return [] if wildcards.llm == "untuned" or not TUNED else f"{RUN}/llm/{wildcards.llm}-s{wildcards.seed}/tuning.json"
+def checkpoint(llm, seed):
+    """What an LLM ranks with: its tuning, or the untuned one's prior of titles."""
+    return f"{RUN}/llm/{llm}-s{seed}/tuning.json" if llm in TUNED else PRIOR
 
 
 def first(wildcards):
@@ -187,7 +188,7 @@ rule tune_without_hints:  # LLM'
 rule data_augmentation:  # P1, P2 or P3
     input:
         DATA,
-        lambda w: [] if w.kind == "attributes" or not TUNED else f"{RUN}/llm/without_hints-s{w.seed}/tuning.json",
+        lambda w: [] if w.kind == "attributes" else checkpoint("without_hints", w.seed),
     output:
         notebook=f"{RUN}/notebooks/04_{{kind}}_s{{seed}}.ipynb",
         table=report(f"{RUN}/augmentation/{{kind}}-s{{seed}}.csv", category="Data augmentation"),
@@ -228,8 +229,7 @@ rule ask:  # an LLM about a backbone's lists or ratings
     input:
         lambda w: backbone(w.name, w.seed, w.fit),
         first,
-        checkpoint,
-        lambda w: PRIOR if w.llm == "untuned" or not TUNED else [],
+        lambda w: checkpoint(w.llm, w.seed),
     output:
         f"{RUN}/scores/{{name}}-{{fit}}-{{llm}}-s{{seed}}.parquet",
         f"{RUN}/scores/{{name}}-{{fit}}-{{llm}}-s{{seed}}.json",

@@ -11,8 +11,6 @@ the file of every rating backbone is made of them.
 
 import argparse
 
-import pandas as pd
-
 from llama4rec_core.aggregation import most_similar_user
 from llama4rec_core.backbones import task_of
 from llama4rec_core.backbones.predict import read_predictions
@@ -21,10 +19,9 @@ from llama4rec_core.files import write_frame, write_json
 from llama4rec_core.llm import batches
 from llama4rec_core.llm.examples import candidate_lists, with_target
 from llama4rec_core.llm.hints import Hints
-from llama4rec_core.llm.of_run import is_tuned, llm_of
+from llama4rec_core.llm.of_run import ranker_of
 from llama4rec_core.llm.rate import rate
-from llama4rec_core.presets import WAYS, needs_prior
-from llama4rec_core.rankers import Ranker
+from llama4rec_core.presets import WAYS
 from llama4rec_core.run import Run, draw_users, rng
 
 
@@ -49,18 +46,14 @@ def main() -> None:
     if asked.llm == "with_hints":
         hints = Hints(most_similar_user(fitted.embeddings), ready.histories.n_train, preset.prompts.similar)
 
-    tuned, llm = is_tuned(run, asked.llm), llm_of(run, asked.llm, asked.seed)
+    ranker = ranker_of(run, ready.histories, asked.llm, asked.seed, asked.way)
     name = f"ways/{asked.backbone}-{asked.way}-{s}" if asked.way else f"{asked.backbone}-{asked.fit}-{asked.llm}-{s}"
     shared = task == "rating" and hints is None
     answers = run.path(f"scores/.answers/{f'rating-{asked.llm}-{s}' if shared else name}.parquet")
-    log_p = None
-    if not tuned and needs_prior(preset, asked.way):
-        log_p = pd.read_parquet(run.path("llm/prior.parquet"))["log_p"].to_numpy()
-    ranker = Ranker.of(preset, llm, ready.histories, tuned, log_p, asked.way)
     if task == "rating":
         length, scale = preset.prompts.rated_history, ready.dataset.scale
         told = [("deployed", cases, hints)]
-        found = rate(llm, ready.histories, ranker.titles, told, length, scale, answers, name, preset.row_tokens)
+        found = rate(ranker.llm, ready.histories, ranker.titles, told, length, scale, answers, name, preset.row_tokens)
     else:
         lists = with_target(candidate_lists(cases.cases, cases.items))
         prompts = [ranker.prompt(each, hints) for each in lists]
