@@ -1,20 +1,25 @@
-"""Before a run: is the data as it must be, and what is in it?
+"""Before a run: are the data and the machine as they must be? After it: the tuned LLM, to be used elsewhere.
 
-    python -m llama4rec_core check PRESET
+    python -m llama4rec_core check PRESET                      every problem of your own files at once, or what they are
+    python -m llama4rec_core doctor                            what this machine has and lacks
+    python -m llama4rec_core export PRESET LLM SEED FOLDER     a tuned LLM as a plain Hugging Face folder
 
-PRESET: a preset's name, or the path of a YAML file. Lists every problem of the user's own files at once, each with what
-mends it, and ends with status 1. Where there is none, it shows what the data are.
+PRESET: a preset's name, or the path of a YAML file. LLM: trunk, without_hints (LLM') or with_hints (LLM''). Where
+something is wrong or missing, the status is 1.
 """
 
 import argparse
 import sys
+from pathlib import Path
 
 import numpy as np
 
-from llama4rec_core import presets
+from llama4rec_core import doctor, presets
 from llama4rec_core.data import Dataset, as_set, table_1
 from llama4rec_core.data.check import mending, problems
 from llama4rec_core.data.split import HELD_OUT
+from llama4rec_core.llm.export import export
+from llama4rec_core.run import Run
 
 
 def check(preset: presets.Preset) -> tuple[str, bool]:
@@ -45,11 +50,22 @@ def survey(dataset: Dataset) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m llama4rec_core", description=__doc__.splitlines()[0])
-    parser.add_argument("verb", choices=["check"])
-    parser.add_argument("preset")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    verbs.add_parser("check").add_argument("preset")
+    verbs.add_parser("doctor")
+    exporting = verbs.add_parser("export")
+    exporting.add_argument("preset")
+    exporting.add_argument("llm", choices=["trunk", "without_hints", "with_hints"])
+    exporting.add_argument("seed", type=int)
+    exporting.add_argument("folder", type=Path)
     asked = parser.parse_args(arguments)
     try:
-        said, well = check(presets.load(asked.preset))
+        if asked.verb == "check":
+            said, well = check(presets.load(asked.preset))
+        elif asked.verb == "doctor":
+            said, well = doctor.report()
+        else:
+            said, well = f"{export(Run.open(asked.preset), asked.llm, asked.seed, asked.folder)} is written", True
     except (ValueError, OSError) as error:
         said, well = str(error), False
     print(said)
