@@ -39,6 +39,7 @@ TUNED = ("trunk", "without_hints", "with_hints") if PRESET.tuning.method != "non
 EACH = dict(name=PRESET.backbones, seed=PRESET.seeds)
 MADE = [TASKS[task].made for task in dict.fromkeys(map(task_of, PRESET.backbones))]
 BASE_SEEDS = range(5)
+CORES = workflow.cores or 8  # of one LLM job; on a cluster the profile's `set-threads` says otherwise
 OTHER = "leave-one-out" if PRESET.data.protocol == "rolling" else "rolling"  # the protocol beside the preset's own
 
 
@@ -145,7 +146,7 @@ rule title_prior:
         DATA,
     output:
         f"{RUN}/llm/prior.parquet",
-    threads: workflow.cores
+    threads: CORES
     shell:
         f"python scripts/untuned_llm.py {NAMED} prior"
 
@@ -155,7 +156,7 @@ rule memorization_probe:
         DATA,
     output:
         report(f"{RUN}/llm/memorization.csv", category="LLM"),
-    threads: workflow.cores
+    threads: CORES
     shell:
         f"python scripts/untuned_llm.py {NAMED} memorization"
 
@@ -165,7 +166,7 @@ rule tune_trunk:  # what LLM' and LLM'' have read before they part
         DATA,
     output:
         [f"{RUN}/llm/trunk-s{{seed}}/{file}" for file in LLM_FILES],
-    threads: workflow.cores
+    threads: CORES
     shell:
         f"python scripts/tune_trunk.py {NAMED} {{wildcards.seed}}"
 
@@ -180,7 +181,7 @@ rule tune_without_hints:  # LLM'
         picture=picture("tuning_without_hints_s{seed}", "LLM"),
     params:
         "-p seed {seed}",
-    threads: workflow.cores
+    threads: CORES
     shell:
         papermill("03_instruction_tuning") + f" && rm -rf {shlex.quote(RUN)}/llm/.without_hints-s{{wildcards.seed}}-*"
 
@@ -195,7 +196,7 @@ rule data_augmentation:  # P1, P2 or P3
         cost=f"{RUN}/augmentation/{{kind}}-s{{seed}}.json",
     params:
         lambda w: f"-p seed {w.seed} -y 'tasks: [{next(t.name for t in TASKS.values() if t.made == w.kind)}]'",
-    threads: workflow.cores
+    threads: CORES
     shell:
         papermill("04_data_augmentation")
 
@@ -220,7 +221,7 @@ rule tune_with_hints:  # LLM''
         picture=picture("tuning_with_hints_s{seed}", "LLM"),
     params:
         "-p seed {seed}",
-    threads: workflow.cores
+    threads: CORES
     shell:
         papermill("05_prompt_augmentation") + f" && rm -rf {shlex.quote(RUN)}/llm/.with_hints-s{{wildcards.seed}}-*"
 
@@ -233,7 +234,7 @@ rule ask:  # an LLM about a backbone's lists or ratings
     output:
         f"{RUN}/scores/{{name}}-{{fit}}-{{llm}}-s{{seed}}.parquet",
         f"{RUN}/scores/{{name}}-{{fit}}-{{llm}}-s{{seed}}.json",
-    threads: workflow.cores
+    threads: CORES
     shell:
         f"python scripts/ask.py {NAMED} {{wildcards.name}} {{wildcards.fit}} {{wildcards.llm}} {{wildcards.seed}}"
 
@@ -259,7 +260,7 @@ rule ask_in_another_way:  # the untuned LLM, about validation lists
     output:
         f"{RUN}/scores/ways/{{name}}-{{way}}-s{{seed}}.parquet",
         f"{RUN}/scores/ways/{{name}}-{{way}}-s{{seed}}.json",
-    threads: workflow.cores
+    threads: CORES
     shell:
         f"python scripts/ask.py {NAMED} {{wildcards.name}} base untuned {{wildcards.seed}} --way {{wildcards.way}}"
 
@@ -300,7 +301,7 @@ rule tables:
         picture=picture("gains", "Tables"),
     params:
         "",
-    threads: workflow.cores
+    threads: CORES
     shell:
         papermill("09_tables_and_figures") + f" && python scripts/publish.py {NAMED} show"
 
