@@ -34,7 +34,7 @@ class Characters:
         self.name, self.sha256, self.checkpoint_sha256 = "characters", "", checkpoint
         self.likes, self.read = likes, []  # read: the prompts that it was asked to score
         self.sets = {}  # one Among for each set of tokens
-        self.model = SimpleNamespace(parameters=list, device="cpu")
+        self.model, self.served = SimpleNamespace(parameters=list, device="cpu"), None
 
     def encode(self, text):
         return tuple(map(ord, text))

@@ -27,7 +27,7 @@ class Work:
         return pd.DataFrame({"request": list(batch), "tokens_written": 2})
 
     def on(self, path, asked="questions"):
-        return batches.in_batches(path, "test", BATCHES, [10, 20, 30, 40, 50], self, asked, [1, 2, 3, 4, 5])
+        return batches.in_batches(path, "test", BATCHES, [10, 20, 30, 40, 50], self, asked, "CPU", [1, 2, 3, 4, 5])
 
 
 def test_batches_that_are_done_are_not_done_again(tmp_path):
@@ -40,7 +40,7 @@ def test_batches_that_are_done_are_not_done_again(tmp_path):
     assert work.calls == [[3, 1], [0, 4], [0, 4], [2]] and found["request"].tolist() == [3, 1, 0, 4, 2]
     cost = batches.cost(path)
     assert (cost["prompts"], cost["prompts_sent"], cost["tokens_read"]) == (5, 7, 60 + 60 + 60 + 30)
-    assert (cost["tokens_written"], cost["logits"], cost["batches"]) == (10, 10 + 15, 3) and cost["seconds"] >= 0
+    assert (cost["tokens_written"], cost["logits"], cost["batches"]) == (10, 10 + 15, 3) and cost["seconds"] >= 0 and cost["machine"] == "CPU"
     assert work.on(path)["request"].tolist() == [3, 1, 0, 4, 2] and len(work.calls) == 4
     assert [each.name for each in tmp_path.iterdir() if each.is_dir()] == []
 
@@ -168,7 +168,7 @@ def test_a_batch_that_was_kept_but_not_timed_is_counted_all_the_same(tmp_path):
 
 def test_nothing_to_ask_costs_nothing(tmp_path):
     path = tmp_path / "answers.parquet"
-    assert len(batches.in_batches(path, "test", [], [], Work(), "none")) == 0
+    assert len(batches.in_batches(path, "test", [], [], Work(), "none", "CPU")) == 0
     cost = batches.cost(path)
     assert cost["prompts"] == cost["prompts_sent"] == cost["tokens_read"] == cost["tokens_written"] == 0
     assert cost["logits"] == cost["seconds"] == 0

@@ -45,8 +45,8 @@ def written(folder, text):
             "instructions: {shares: {ranking: 1}}",
             "instructions.shares has an unknown key 'ranking': the known ones are direct",
         ),
-        ("tuning: {rank: 3}", "mine.yaml, tuning has an unknown key 'rank': the known ones are method, layers, start"),
-        ("tuning: {method: lm_head}", "mine.yaml, tuning.method must be 'full' or 'lora', not 'lm_head'"),
+        ("tuning: {rank: 3}", "mine.yaml, tuning has an unknown key 'rank': the known ones are method, taken_from, layers"),
+        ("tuning: {method: lm_head}", "mine.yaml, tuning.method must be 'full', 'lora' or 'none', not 'lm_head'"),
         (
             "tuning: {learning_rate: 1e-3}",
             "mine.yaml, tuning.learning_rate must be a number, not '1e-3' (YAML reads 1e-3 as text: write 0.001)",
@@ -87,7 +87,7 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path):
 def test_an_unknown_preset_lists_the_known_ones():
     with pytest.raises(
         FileNotFoundError,
-        match="there is no preset 'fast': the known ones are .*laptop, paper, published, quick, smoke",
+        match="there is no preset 'fast': the known ones are .*laptop, leave-one-out, paper, published, quick, smoke",
     ):
         presets.load("fast")
 
