@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import brentq
 from scipy.special import logsumexp, softmax
 
 ALPHA_1 = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9)  # the paper's grid, and 0: the backbone alone
@@ -24,6 +23,7 @@ ALPHA_2 = (0.1, 0.3, 0.5, 0.7, 0.9)
 UTILITIES = ("positions", "standardised")
 _EQUAL = 1e-12  # two sums this close, relative to the largest, differ by rounding alone
 _SAME_NATS = 1e-6  # and so do two log-likelihoods, whose tau is found by search
+_SHARP = 1e-10  # how well tau is found, relative to it
 _SHARPEST = 1e3  # tau times the largest distance of a candidate from its target
 
 
@@ -220,13 +220,25 @@ def sharpness(utility, target) -> float:
     above = _above_target(utility, target)
     spread = np.abs(above).max(initial=0.0)
 
-    def slope(tau: float) -> float:  # of the summed log-likelihood: it falls with tau
-        return -float((softmax(tau * above, axis=1) * above).sum())
+    def slopes(tau: float) -> tuple[float, float]:  # of the summed log-likelihood: it falls with tau; and of that
+        likely = np.exp(tau * above - (tau * above).max(axis=1, keepdims=True))
+        likely /= likely.sum(axis=1, keepdims=True)
+        mean = (likely * above).sum(axis=1)
+        return -float(mean.sum()), float((mean**2).sum() - (likely * above**2).sum())
 
-    if spread == 0 or slope(0.0) <= 0:
+    if spread == 0 or slopes(0.0)[0] <= 0:
         return 0.0
-    sharpest = _SHARPEST / spread
-    return sharpest if slope(sharpest) >= 0 else float(brentq(slope, 0.0, sharpest, xtol=1e-8 * sharpest))
+    low, high, tau = 0.0, _SHARPEST / spread, 1 / above.std()
+    if slopes(high)[0] >= 0:
+        return high
+    while high - low > _SHARP * high:  # Newton's method, or halving where it would leave the bracket
+        first, second = slopes(tau)
+        low, high = (tau, high) if first > 0 else (low, tau)
+        step = tau - first / second if second else np.inf
+        if abs(step - tau) <= _SHARP * tau:
+            return float(step)
+        tau = step if low < step < high else (low + high) / 2
+    return float(tau)
 
 
 def list_log_likelihood(utility, target) -> np.ndarray:

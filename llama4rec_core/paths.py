@@ -29,9 +29,16 @@ def presets() -> Path:
 
 
 def commit() -> str:
-    """Of the code that runs, with "-dirty" where files were changed since; "" outside a git repository."""
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"]
+    """Of the code that runs, with "-dirty" where it was changed since (results and texts are none); "" outside a git
+    repository."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(ROOT), *words], capture_output=True, text=True, timeout=10
+        ).stdout.strip()
+
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=10).stdout.strip()
+        changed = git("diff", "HEAD", "--name-only", "--", "*.py", "*.ipynb", "*.yaml", "Snakefile")
+        return git("describe", "--always", "--abbrev=12") + ("-dirty" if changed else "")
     except (OSError, subprocess.TimeoutExpired):
         return ""

@@ -40,7 +40,11 @@ def test_batches_that_are_done_are_not_done_again(tmp_path):
     assert work.calls == [[3, 1], [0, 4], [0, 4], [2]] and found["request"].tolist() == [3, 1, 0, 4, 2]
     cost = batches.cost(path)
     assert (cost["prompts"], cost["prompts_sent"], cost["tokens_read"]) == (5, 7, 60 + 60 + 60 + 30)
-    assert (cost["tokens_written"], cost["logits"], cost["batches"]) == (10, 10 + 15, 3) and cost["seconds"] >= 0 and cost["machine"] == "CPU"
+    assert (
+        (cost["tokens_written"], cost["logits"], cost["batches"]) == (10, 10 + 15, 3)
+        and cost["seconds"] >= 0
+        and cost["machine"] == "CPU"
+    )
     assert work.on(path)["request"].tolist() == [3, 1, 0, 4, 2] and len(work.calls) == 4
     assert [each.name for each in tmp_path.iterdir() if each.is_dir()] == []
 

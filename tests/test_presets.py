@@ -45,7 +45,10 @@ def written(folder, text):
             "instructions: {shares: {ranking: 1}}",
             "instructions.shares has an unknown key 'ranking': the known ones are direct",
         ),
-        ("tuning: {rank: 3}", "mine.yaml, tuning has an unknown key 'rank': the known ones are method, taken_from, layers"),
+        (
+            "tuning: {rank: 3}",
+            "mine.yaml, tuning has an unknown key 'rank': the known ones are method, taken_from, layers",
+        ),
         ("tuning: {method: lm_head}", "mine.yaml, tuning.method must be 'full', 'lora' or 'none', not 'lm_head'"),
         (
             "tuning: {learning_rate: 1e-3}",
