@@ -18,7 +18,7 @@ from llama4rec_core.backbones import task_of
 from llama4rec_core.backbones.predict import read_predictions
 from llama4rec_core.data import cases
 from llama4rec_core.data.prepared import Prepared, read_prepared
-from llama4rec_core.files import read_frame, read_json, whole, write_frame, write_json, write_text
+from llama4rec_core.files import read_frame, read_json, whole_folder, write_frame, write_json, write_text
 from llama4rec_core.published import pack_lists, pack_ratings, unpack_lists, unpack_ratings
 from llama4rec_core.run import MADE, Run
 from llama4rec_core.variants import asked, rows_of
@@ -56,27 +56,30 @@ def pack(run: Run, folder: Path) -> None:
     """Each seed into a folder of its own: a frame for each backbone, fit and part, and a record with their SHA-256."""
     ready = read_prepared(run.path("data"), run.preset)
     for seed in run.preset.seeds:
-        to, sums = folder / f"s{seed}", {}
-        for name in run.preset.backbones:
-            files = files_of(run, name, seed)
-            said = {fit: {by: read_frame(run.path(file)) for by, file in each.items()} for fit, each in files.items()}
-            fits = {fit: read_predictions(run.path(f"backbones/{name}-s{seed}/{fit}")) for fit in files}
-            keys = {key for each in said.values() for scores in each.values() for key in scores.get("key", ())}
-            for fit, predictions in fits.items():
-                if task_of(name) == "rating":
-                    frame = pack_ratings(predictions.cases, said[fit], run.preset.aggregation.rating)
-                else:
-                    frame = pack_lists(predictions, said[fit], keys)
-                for file, lines in of_parts(frame, predictions.cases, f"{name}-{fit}"):
-                    with whole(to / file) as aside:
-                        lines.to_parquet(aside, index=False, compression="zstd", compression_level=19)
-                    sums[file] = sha256(to / file)
-        small = sorted(path for pattern in SMALL for path in run.folder.glob(pattern.format(seed)))
-        texts = {path.relative_to(run.folder).as_posix(): path.read_text(encoding="utf-8") for path in small}
-        looked = [read_json(path)["commit"] for path in run.folder.glob(f"rows/*-s{seed}/look.json")]
-        made = run.record() | {"git_commit": " ".join(sorted(set(looked)))}  # of the code that made the rows
-        record = {"run": made, "split_sha256": ready.split.sha256, "sha256": sums, "files": texts}
-        write_json(to / "record.json", record)
+        with whole_folder(folder / f"s{seed}") as to:
+            pack_seed(run, ready.split.sha256, seed, to)
+
+
+def pack_seed(run: Run, split_sha256: str, seed: int, to: Path) -> None:
+    sums = {}
+    for name in run.preset.backbones:
+        files = files_of(run, name, seed)
+        said = {fit: {by: read_frame(run.path(file)) for by, file in each.items()} for fit, each in files.items()}
+        fits = {fit: read_predictions(run.path(f"backbones/{name}-s{seed}/{fit}")) for fit in files}
+        keys = {key for each in said.values() for scores in each.values() for key in scores.get("key", ())}
+        for fit, predictions in fits.items():
+            if task_of(name) == "rating":
+                frame = pack_ratings(predictions.cases, said[fit], run.preset.aggregation.rating)
+            else:
+                frame = pack_lists(predictions, said[fit], keys)
+            for file, lines in of_parts(frame, predictions.cases, f"{name}-{fit}"):
+                lines.to_parquet(to / file, index=False, compression="zstd", compression_level=19)
+                sums[file] = sha256(to / file)
+    small = sorted(path for pattern in SMALL for path in run.folder.glob(pattern.format(seed)))
+    texts = {path.relative_to(run.folder).as_posix(): path.read_text(encoding="utf-8") for path in small}
+    looked = [read_json(path)["commit"] for path in run.folder.glob(f"rows/*-s{seed}/look.json")]
+    made = run.record() | {"git_commit": " ".join(sorted(set(looked)))}  # of the code that made the rows
+    write_json(to / "record.json", {"run": made, "split_sha256": split_sha256, "sha256": sums, "files": texts})
 
 
 def unpack(run: Run) -> None:
