@@ -39,7 +39,7 @@ TUNED = ("trunk", "without_hints", "with_hints") if PRESET.tuning.method != "non
 EACH = dict(name=PRESET.backbones, seed=PRESET.seeds)
 MADE = [TASKS[task].made for task in dict.fromkeys(map(task_of, PRESET.backbones))]
 BASE_SEEDS = range(5)
-CORES = workflow.cores or 8  # of one LLM job; on a cluster the profile's `set-threads` says otherwise
+CORES = workflow.resource_settings.cores or 8  # of one LLM job; on a cluster the profile's `set-threads` says otherwise
 OTHER = "leave-one-out" if PRESET.data.protocol == "rolling" else "rolling"  # the protocol beside the preset's own
 
 
