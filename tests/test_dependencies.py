@@ -23,7 +23,9 @@ NEEDED = {
     canonicalize_name(each.name): each
     for each in map(Requirement, [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["test"]])
 }
-OPTIONAL = {canonicalize_name(Requirement(each).name) for extra in PROJECT["optional-dependencies"].values() for each in extra}
+OPTIONAL = {
+    canonicalize_name(Requirement(each).name) for extra in PROJECT["optional-dependencies"].values() for each in extra
+}
 LOCK = [
     line for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines() if line[:1] not in ("", "#")
 ]
