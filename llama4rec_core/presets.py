@@ -264,8 +264,10 @@ class AggregationSettings:
 class EvaluationSettings:
     """Whom is measured, and how often resampled."""
 
+    users: Count | None = None
+    """Rows are of this many users, drawn at random, the same for every row; null: all. Backbones are fitted on all."""
     rating_users: Count | None = None
-    """Rating rows are of this many users, the same for every row; null: all."""
+    """The same for rating rows, where they are of fewer: some of those users."""
     untuned_users: Count | None = None
     """Validation cases of at most so many users are asked of the untuned LLM; null: all."""
     draws: Count = 2000

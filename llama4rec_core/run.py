@@ -43,7 +43,7 @@ STREAMS = {  # each random choice of a run draws from a stream of its own
     "P2 users": 44,
     "random control": 45,
     "popularity placebo": 46,
-    "rating users": 51,
+    "measured users": 51,
     "memorization probe": 61,
 }
 
@@ -75,7 +75,7 @@ class Run:
         settings, record = _identity(run.preset), run.path("settings.json")
         if not record.exists():
             write_json(record, settings)
-        recorded, now = _flat(read_json(record)), _flat(settings)
+        recorded, now = flat(read_json(record)), flat(settings)
         for key in [*now, *recorded]:
             if recorded.get(key) != now.get(key):
                 made = f"with {key} = {recorded[key]!r}" if key in recorded else f"before there was a setting {key}"
@@ -199,8 +199,8 @@ def _identity(preset: Preset) -> dict:
     return content
 
 
-def _flat(content: dict, before: str = "") -> dict:
+def flat(content: dict, before: str = "") -> dict:
     out = {}
     for key, value in content.items():
-        out |= _flat(value, f"{before}{key}.") if isinstance(value, dict) else {f"{before}{key}": value}
+        out |= flat(value, f"{before}{key}.") if isinstance(value, dict) else {f"{before}{key}": value}
     return out

@@ -262,14 +262,15 @@ def caption(task: Task, preset: Preset, dataset: str, protocol: str, n_users: in
         "Llama4Rec is equation 6 of the augmented backbone and the LLM tuned on augmented prompts; Base + ... is "
         "equation 6 of the backbone and a model that is no LLM. "
     )
+    counts = (preset.evaluation.users, preset.evaluation.rating_users if task.root else None)
+    few = min((count for count in counts if count is not None), default=None)
+    of = f"all {n_users} users"
+    if few is not None:
+        of = f"the same {min(few, n_users)} users, drawn at random, in every row of an LLM's run"
     if task.root:
-        count = preset.evaluation.rating_users
-        of = "all users"
-        if count is not None:
-            of = f"the same {min(count, n_users)} users, drawn at random, in every row of an LLM's run"
         return said + f"Ratings of {of}. Base is the backbone, IFT the tuned LLM alone. " + blended.rstrip()
     return said + (
-        f"All {n_users} users, ranked over all items not seen before. Base is the backbone, IFT its top "
+        f"Lists of {of}, ranked over all items not seen before. Base is the backbone, IFT its top "
         f"{preset.prompts.candidates} in the tuned LLM's order. {blended}"
         "The LLM was asked only about lists that hold their target: for the others no order can change these metrics; "
         "'top 5 changed' is the share of the users asked about whose first five differ from Base's."

@@ -40,7 +40,7 @@ def main() -> None:
     few = [preset.evaluation.rating_users] if task == "rating" else []
     few += [preset.evaluation.untuned_users] if asked.llm == "untuned" else []
     for count in few:
-        drawn = draw_users(count, ready.dataset.n_users, rng("rating users"))
+        drawn = draw_users(count, ready.dataset.n_users, rng("measured users"))
         cases = cases.only(cases.cases["user"].isin(drawn).to_numpy())
     hints = None
     if asked.llm == "with_hints":

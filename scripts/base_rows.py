@@ -17,7 +17,6 @@ from llama4rec_core import evaluation, figures, paths, tables
 from llama4rec_core.backbones import BASELINES, task_of
 from llama4rec_core.backbones.fit import fit, training_data
 from llama4rec_core.backbones.predict import predict_cases
-from llama4rec_core.data import cases
 from llama4rec_core.data.dataset import read_dataset
 from llama4rec_core.data.prepared import prepare
 from llama4rec_core.files import write_frame, write_json
@@ -46,7 +45,7 @@ def row(run: Run, variant: str, name: str, seed: int) -> None:
     torch.set_num_threads(1)
     data = training_data(ready.dataset, ready.split.train, task.name)
     fitted = fit(name, data, ready.split.valid, seed, preset.backbone_settings.get(name))
-    asked = cases(ready.split, task.name, ready.window).query("part == 'test'").reset_index(drop=True)
+    asked = ready.cases(task.name).query("part == 'test'").reset_index(drop=True)
     counts = ready.split.valid["user"].value_counts().reindex(range(ready.dataset.n_users), fill_value=0).to_numpy()
     known = predict_cases(fitted, asked, ready.histories, counts, preset.prompts.candidates, data.histories)
     if task.root:

@@ -16,7 +16,6 @@ from llama4rec_core import evaluation
 from llama4rec_core.backbones import BASELINES, task_of
 from llama4rec_core.backbones.fit import fit, training_data
 from llama4rec_core.backbones.predict import predict_cases, read_predictions
-from llama4rec_core.data import cases
 from llama4rec_core.data.prepared import read_prepared
 from llama4rec_core.files import write_frame
 from llama4rec_core.llm import batches, model, prompts
@@ -36,8 +35,8 @@ def main() -> None:
     run, s = Run.open(asked.preset), f"s{asked.seed}"
     ready = read_prepared(run.path("data"), run.preset)
     histories, n_users = ready.histories, ready.dataset.n_users
-    drawn = draw_users(asked.users, n_users, rng("rating users"))
-    known = cases(ready.split, asked.task, ready.window).query("part == 'valid' and user in @drawn")
+    drawn = draw_users(asked.users, n_users, rng("measured users"))
+    known = ready.cases(asked.task).query("part == 'valid' and user in @drawn")
     known = known.reset_index(drop=True)
 
     llm = model.load(run.preset.llm, run.path(f"llm/{asked.llm}-{s}"))

@@ -16,11 +16,10 @@ import pandas as pd
 from llama4rec_core import paths
 from llama4rec_core.backbones import task_of
 from llama4rec_core.backbones.predict import read_predictions
-from llama4rec_core.data import cases
 from llama4rec_core.data.prepared import Prepared, read_prepared
 from llama4rec_core.files import read_frame, read_json, whole_folder, write_frame, write_json, write_text
 from llama4rec_core.published import pack_lists, pack_ratings, unpack_lists, unpack_ratings
-from llama4rec_core.run import MADE, Run
+from llama4rec_core.run import MADE, Run, flat
 from llama4rec_core.variants import asked, rows_of
 
 PARTS = ("valid", "test")
@@ -90,7 +89,7 @@ def unpack(run: Run) -> None:
         record = read_json(of / "record.json")
         check(run, ready, of, record)
         for name in run.preset.backbones:
-            rows = cases(ready.split, task_of(name), ready.window).query("part != 'window'").reset_index(drop=True)
+            rows = ready.cases(task_of(name)).query("part != 'window'").reset_index(drop=True)
             for fit, files in files_of(run, name, seed).items():
                 frame = pd.concat([read_frame(of / file) for file in parts_of(f"{name}-{fit}")], ignore_index=True)
                 if task_of(name) == "rating":
@@ -109,11 +108,11 @@ def check(run: Run, ready: Prepared, of: Path, record: dict) -> None:
     wrong = []
     if record["split_sha256"] != ready.split.sha256:
         wrong.append("it was made with other data or another split than this run's")
-    ours, theirs = read_json(run.path("settings.json")), record["run"]["preset"]
+    ours, theirs = flat(read_json(run.path("settings.json"))), flat(record["run"]["preset"])
     wrong += [
-        f"{key} was {theirs.get(key)!r}, the preset now says {value!r}"
-        for key, value in ours.items()
-        if key != "name" and theirs.get(key) != value
+        f"{key} was {theirs.get(key)!r}, the preset now says {ours.get(key)!r}"
+        for key in {**theirs, **ours}
+        if key != "name" and theirs.get(key) != ours.get(key)
     ]
     for file, expected in record["sha256"].items():
         if not (of / file).exists() or sha256(of / file) != expected:

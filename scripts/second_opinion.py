@@ -63,7 +63,7 @@ def main() -> None:
     known = read_predictions(run.path(f"backbones/{asked.backbone}-s{asked.seed}/{asked.fit}")).part("valid", "test")
     if baseline.task == "rating":
         n_users = ready.dataset.n_users
-        users = draw_users(run.preset.evaluation.rating_users or n_users, n_users, rng("rating users"))
+        users = draw_users(run.preset.evaluation.rating_users or n_users, n_users, rng("measured users"))
         known = known.only(known.cases["user"].isin(users).to_numpy())
     say = of_ratings if baseline.task == "rating" else of_lists
     name = f"{asked.backbone}-{asked.fit}-{asked.opinion}-s{asked.seed}"

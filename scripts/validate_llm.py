@@ -40,7 +40,7 @@ def main() -> None:
     run, s = Run.open(asked.preset), f"s{asked.seed}"
     ready = read_prepared(run.path("data"), run.preset)
     known = read_predictions(run.path(f"backbones/{asked.backbone}-{s}/base")).part("valid")
-    drawn = draw_users(asked.users, ready.dataset.n_users, rng("rating users"))
+    drawn = draw_users(asked.users, ready.dataset.n_users, rng("measured users"))
     known = known.only(known.cases["user"].isin(drawn).to_numpy())
 
     llm = model.load(run.preset.llm, run.path(f"llm/{asked.llm}-{s}"))

@@ -13,7 +13,7 @@ import pandas as pd
 import llama4rec_core
 from llama4rec_core import paths
 from llama4rec_core.backbones.predict import Predictions
-from llama4rec_core.data import cases, make_dataset
+from llama4rec_core.data import make_dataset
 from llama4rec_core.data.dataset import write_dataset
 from llama4rec_core.data.histories import Histories
 from llama4rec_core.data.prepared import read_prepared
@@ -180,7 +180,7 @@ def some_place(row):
 
 def write_fit(run, ready, name: str, task: str, fit: str, place=some_place) -> Predictions:
     parts = ["window"] if fit == "out_of_fold" else ["valid", "test"]
-    rows = cases(ready.split, task, ready.window)
+    rows = ready.cases(task)
     rows = rows[rows["part"].isin(parts)].reset_index(drop=True)
     if task == "rating":
         rated = [predicted(row.user, row.item, fit) for row in rows.itertuples()]

@@ -120,14 +120,14 @@ def test_the_untuned_llm_is_asked_about_validation_alone_and_told_no_hint(asked)
 def test_the_untuned_llm_is_asked_about_no_more_users_than_the_preset_says(results, tmp_path, monkeypatch):
     """The same users as those of the ratings come first; a tuned LLM is asked about all lists."""
     asked = Asked(tmp_path, monkeypatch, PRESET.replace("rating_users: 3", "rating_users: 3, untuned_users: 4"))
-    users = draw_users(4, 8, rng("rating users"))
+    users = draw_users(4, 8, rng("measured users"))
     asked.ask("LightGCN", "base", "untuned")
     expected = expected_lists(asked, "base", ("valid",), None, titles=TITLES, users=users)
     assert asked.prompts == expected and 0 < len(expected) < 6  # of 6 lists that hold their target
     asked.ask("LightGCN", "base", "without_hints")
     assert asked.prompts == expected_lists(asked, "base", ("valid", "test"), None)
     found = asked.ask("DeepFM", "base", "untuned")
-    assert set(found["user"]) == set(draw_users(3, 8, rng("rating users"))) < set(users)
+    assert set(found["user"]) == set(draw_users(3, 8, rng("measured users"))) < set(users)
 
 
 def test_a_tuned_llm_s_utility_is_what_it_said(asked):
@@ -158,7 +158,7 @@ def expected_ratings(fit, parts, hinted, users, titles):
 @pytest.mark.parametrize("llm", LLMS)
 def test_ratings_are_asked_of_the_drawn_users_and_hints_are_told_to_llm_2_alone(asked, llm):
     found = asked.ask("DeepFM", "augmented", llm)
-    users = draw_users(3, 8, rng("rating users"))
+    users = draw_users(3, 8, rng("measured users"))
     parts, titles = (("valid",), TITLES) if llm == "untuned" else (("valid", "test"), TOLD)
     hinted = "augmented" if llm == "with_hints" else None
     assert asked.prompts == expected_ratings("augmented", parts, hinted, users, titles)

@@ -153,7 +153,7 @@ def test_no_validation_or_test_item_shows_in_an_opinion(say, opinion):
 def test_bias_rates_the_users_that_the_llm_is_asked_about(say):
     found = say("DeepFM", "augmented", "Bias")
     assert list(found) == ["part", "user", "item", "rating", "backbone", "expected", "likeliest"]
-    users = draw_users(3, 8, rng("rating users"))
+    users = draw_users(3, 8, rng("measured users"))
     cases = {(part, u, SEQUENCES[u][N_TRAIN[u] + n]) for u in users for n, part in enumerate(("valid", "test"))}
     assert set(found[["part", "user", "item"]].itertuples(index=False, name=None)) == cases and len(found) == len(cases)
     baseline = fit("Bias", training_data(say.ready.dataset, say.ready.split.train, "rating"), None, 0)

@@ -145,7 +145,7 @@ def test_a_second_workflow_waits_for_the_first_and_a_killed_one_holds_nothing(tm
 def test_each_stream_has_its_own_numbers_and_they_do_not_change():
     assert len(set(STREAMS.values())) == len(STREAMS)
     assert rng("P1 couples", 3).integers(10**6) == np.random.default_rng([3, 41]).integers(10**6)
-    assert rng("rating users").integers(10**6) == np.random.default_rng([51]).integers(10**6)
+    assert rng("measured users").integers(10**6) == np.random.default_rng([51]).integers(10**6)
     assert rng("memorization probe").integers(10**6) == np.random.default_rng(61).integers(10**6)
     with pytest.raises(KeyError):
         rng("P9 couples", 0)

@@ -694,3 +694,21 @@ def test_permuted_titles_are_told_of_other_items_and_nothing_else_differs(small,
     assert other.histories.years == tuple(years[title] for title in other.histories.titles)  # P3 asks about both
     assert (other.histories.items == ready.histories.items).all() and (other.window == ready.window).all()
     assert other.split.sha256 == ready.split.sha256 and other.dataset is dataset
+
+
+@pytest.mark.parametrize("task", ["direct", "sequential", "rating"])
+def test_rows_are_of_the_users_that_the_preset_draws_and_all_others_are_learnt_from(small, tmp_path, task):
+    """Rating rows may be of fewer still: some of the same users."""
+    ready, file = small[1], tmp_path / "few.yaml"
+    file.write_text(PRESET.replace("rating_users: 3", "rating_users: 3, users: 5"), encoding="utf-8")
+    few, whole = prepare(ready.dataset, presets.load(file)), ready.cases(task)
+    drawn = draw_users(5, 8, rng("measured users"))
+    assert set(draw_users(3, 8, rng("measured users"))) < set(drawn)
+    found = few.cases(task)
+    for part in ("valid", "test"):
+        assert set(found.loc[found["part"] == part, "user"]) == set(drawn)
+        assert set(whole.loc[whole["part"] == part, "user"]) == set(range(8))
+    kept = whole[(whole["part"] == "window") | whole["user"].isin(drawn)].reset_index(drop=True)
+    pd.testing.assert_frame_equal(found, kept)
+    assert (found["part"] == "window").sum() == sum(WINDOW)
+    assert few.split.sha256 == ready.split.sha256 and (few.n_train == ready.n_train).all()

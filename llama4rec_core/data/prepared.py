@@ -4,14 +4,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from llama4rec_core.backbones import task_of
 from llama4rec_core.data.dataset import Dataset, read_dataset
 from llama4rec_core.data.histories import Histories, histories
-from llama4rec_core.data.split import Split, split, windows
+from llama4rec_core.data.split import Split, cases, split, windows
 from llama4rec_core.data.wording import WORDS, Words
 from llama4rec_core.presets import Preset
-from llama4rec_core.run import STREAMS
+from llama4rec_core.run import STREAMS, draw_users, rng
 
 TIES = {"file": "", "reverse": ", ties reversed", "random": ", ties at random"}  # interactions at the same second
 
@@ -23,11 +24,17 @@ class Prepared:
     histories: Histories
     window: np.ndarray  # int64 [U]: how many of a user's last training items are the window (`split.windows`)
     protocol: str  # as tables name it: the split, and how ties are broken where not in the file's order
+    measured: np.ndarray  # int64: the users of whom rows are, sorted
 
     @property
     def n_train(self) -> np.ndarray:
         """N(u), int64 [U]."""
         return self.histories.n_train
+
+    def cases(self, task: str) -> pd.DataFrame:
+        """`split.cases` of the task. Windows are all users', validation and test cases those of the users measured."""
+        found = cases(self.split, task, self.window)
+        return found[(found["part"] == "window") | found["user"].isin(self.measured)].reset_index(drop=True)
 
 
 def prepare(dataset: Dataset, preset: Preset) -> Prepared:
@@ -49,7 +56,8 @@ def prepare(dataset: Dataset, preset: Preset) -> Prepared:
         order = np.random.default_rng(STREAMS["permuted titles"]).permutation(dataset.n_items)
         titles, years = zip(*((told.titles[item], told.years[item]) for item in order), strict=True)
         told = replace(told, titles=titles, years=years)
-    return Prepared(dataset, parts, told, window, parts.protocol + TIES[preset.data.tie_break])
+    measured = np.array(draw_users(preset.evaluation.users, dataset.n_users, rng("measured users")))
+    return Prepared(dataset, parts, told, window, parts.protocol + TIES[preset.data.tie_break], measured)
 
 
 def read_prepared(folder: Path, preset: Preset) -> Prepared:
