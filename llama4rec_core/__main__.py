@@ -41,6 +41,7 @@ def survey(dataset: Dataset) -> str:
         table_1(dataset).T.to_string(header=False),
         f"the most popular tenth of the items has {top:.0%} of the interactions",
         "ratings: " + ", ".join(f"{rating:g}: {count:,}" for rating, count in ratings.items()),
+        f"without a rating: {len(dataset.interactions) - ratings.sum():,}",
     ]
     for protocol, held in HELD_OUT.items():
         few = (users < sum(held) + 1).sum()

@@ -61,6 +61,8 @@ class DataSettings:
     """Own data: which interaction of a user with the same item is kept."""
     untitled: Literal["error", "drop"] = "error"
     """Own data: what becomes of interactions with items that have no title."""
+    unrated: Literal["drop", "keep"] = "drop"
+    """BookCrossing: what becomes of interactions without a rating (0). Own data keep them: the field is left empty."""
     min_interactions: Count = 1
     """Own data: users and items with fewer interactions are left out, until all have as many (the k-core)."""
     words: Words | None = None

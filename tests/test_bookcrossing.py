@@ -39,6 +39,18 @@ def test_bookcrossing_by_hand(bookcrossing):
 
 
 @pytest.mark.filterwarnings("ignore:BookCrossing")
+def test_books_that_a_user_has_but_did_not_rate_are_kept_where_that_is_asked_for(bookcrossing):
+    """An ISBN that ends in x is the one that ends in X."""
+    with open(bookcrossing / "BX-Book-Ratings.csv", "a", encoding="latin-1") as file:
+        file.write('"3";"11X";"0"\r\n"2";"11x";"0"\r\n"2";"11X";"8"\r\n')
+    kept, dropped = (read_bookcrossing(bookcrossing, unrated=unrated, k=1) for unrated in ("keep", "drop"))
+    assert (len(kept.interactions), len(dropped.interactions)) == (11, 10)
+    assert kept.items["item_id"].tolist() == ["10", "11", "11X", "12"] and kept.scale == dropped.scale == (1, 10)
+    of_x = kept.interactions[kept.interactions["item"] == 2].sort_values("user")
+    assert of_x["user"].tolist() == [1, 2] and of_x["rating"].isna().all()  # the first of two lines is kept
+
+
+@pytest.mark.filterwarnings("ignore:BookCrossing")
 def test_bookcrossing_order_is_by_seed(bookcrossing):
     one, same, other = (read_bookcrossing(bookcrossing, seed=seed, k=1) for seed in (0, 0, 1))
     assert one.sha256 == same.sha256 != other.sha256

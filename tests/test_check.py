@@ -77,6 +77,18 @@ def test_repeated_untitled_and_rare_ones_are_left_out_where_that_is_asked_for(tm
         as_set(load(tmp_path, "data: {duplicates: last}").data)
 
 
+def test_an_empty_rating_is_none_and_no_fault(tmp_path):
+    lines = plays()
+    lines[3], lines[5] = (line.replace(line.split(",")[2], "", 1) for line in ("u0,s2,3,102", "u0,s4,5,104"))
+    write(tmp_path, lines, songs())
+    said, well = check(load(tmp_path))
+    assert well and "without a rating: 2" in said
+    lines[3] = "u0,s2,bad,102"
+    write(tmp_path, lines, songs())
+    said, well = check(load(tmp_path))
+    assert not well and "rating is no number, as 'bad' (1 times: line 4)" in said
+
+
 def faulty(folder):
     """Odd headers, semicolons, dates, repetitions, items without titles, ratings above the scale, too few plays."""
     lines = plays(users=20, header="listener,track no,stars,day", separator=";")

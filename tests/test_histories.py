@@ -5,6 +5,7 @@ import pandas as pd
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llama4rec_core.backbones.fit import training_data
 from llama4rec_core.data import FILMS, Histories, cases, histories, make_dataset, split, unseen
 
 few = settings(max_examples=25)
@@ -38,6 +39,36 @@ def test_history_is_the_end_of_a_prefix():
     assert known.rated(0, 3, 2) == [(1, 1), (2, 2)]  # places on the scale, from 0
     assert known.rated(1, 3, 3) == [(4, 3), (5, 4), (6, 0)]  # the nearest that can be written
     assert known.rated(0, 0, 3) == [] and known.values.tolist() == [1, 2, 3, 4, 5]
+
+
+def test_items_without_a_rating_stand_in_the_history_and_not_among_the_rated():
+    none = np.nan
+    known = by_hand([[0, 1, 2, 3], [4, 5]], [3, 1], [1, 1], ratings=[2, none, 5, 1, none, none])
+    assert known.history(0, 3, 2).tolist() == [1, 2]
+    assert known.rated(0, 3, 2) == [(0, 1), (2, 4)] and known.rated(0, 3, 1) == [(2, 4)]
+    assert known.rated(0, 3, 0) == known.rated(1, 2, 2) == []
+
+
+def test_of_ratings_beside_missing_ones_those_that_were_given_are_learnt_and_predicted():
+    """All interactions are histories and targets of the other tasks."""
+    plays = pd.DataFrame({"user": list("aaaaabbb"), "item": list("xyzvwxyz"), "time": [*range(5), *range(3)]})
+    plays["rating"] = ["4", "", "2", "", " 5", "", "3", ""]
+    items = pd.DataFrame({"item": list("vwxyz"), "title": list("vwxyz")})
+    dataset = make_dataset("own", plays, items)
+    assert dataset.scale == (2, 5) and dataset.interactions["rating"].isna().tolist() == [
+        text.strip() == "" for text in plays["rating"]
+    ]
+    parts, window = split(dataset), np.array([1, 0])  # a: x y | z, v, w; b: x, y, z
+    assert histories(dataset, parts, window, FILMS).scale == ("2", "3", "4", "5")
+    assert cases(parts, "direct", window)["item"].tolist() == [4, 0, 3, 1, 4]
+    asked = cases(parts, "rating", window)
+    assert asked[["case", "part", "user", "item", "rating"]].to_numpy().tolist() == [
+        [0, "window", 0, 4, 2], [1, "valid", 1, 3, 3], [2, "test", 0, 1, 5],
+    ]  # fmt: skip
+    assert training_data(dataset, parts.train, "rating").items.tolist() == [2, 4]
+    assert training_data(dataset, parts.train, "direct").items.tolist() == [2, 3, 4, 2]
+    unrated = make_dataset("own", plays.assign(rating=""), items)
+    assert unrated.scale == (1, 1) and (unrated.interactions["rating"] == 1).all()
 
 
 @few

@@ -80,8 +80,8 @@ def printed(notebook) -> str:
 @pytest.mark.slow
 @pytest.mark.llm
 @pytest.mark.parametrize(
-    "ratings", [range(1, 11), [n / 2 for n in range(1, 11)], [0, 7, 10, 50, 75, 99, 100], None],
-    ids=["1 to 10", "half stars", "0 to 100", "none"],
+    "ratings", [range(1, 11), [n / 2 for n in range(1, 11)], [0, 7, 10, 50, 75, 99, 100], [1, 2, 3, np.nan], None],
+    ids=["1 to 10", "half stars", "0 to 100", "some missing", "none"],
 )  # fmt: skip
 def test_ratings_of_any_scale_and_none_reach_the_tables(tmp_path, results, ratings):
     file = write(tmp_path, "[]", ratings)
@@ -99,10 +99,12 @@ def test_ratings_of_any_scale_and_none_reach_the_tables(tmp_path, results, ratin
         )
         return
     told = printed(run / "notebooks/05_prompt_augmentation_s0.ipynb")
-    assert f"Ratings from {min(ratings):g} to {max(ratings):g} that this listener gave" in told
+    low, high = np.nanmin(ratings), np.nanmax(ratings)
+    assert f"Ratings from {low:g} to {high:g} that this listener gave" in told and "nan" not in told
     said = pd.read_parquet(run / "scores/DeepFM-base-without_hints-s0.parquet")
     assert set(said["likeliest"]) <= {np.float32(rating) for rating in ratings}
-    assert said["expected"].between(min(ratings), max(ratings)).all() and said["expected"].nunique() > 5
+    assert said["expected"].between(low, high).all() and said["expected"].nunique() > 5
+    assert said["rating"].notna().all()
 
 
 @pytest.mark.slow

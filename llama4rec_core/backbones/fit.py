@@ -102,8 +102,10 @@ class TrainingData:
 
 
 def training_data(dataset, train: pd.DataFrame, task: str) -> TrainingData:
-    """Training rows (user, item, rating, in history order) of a `Dataset`; rating backbones also see its features."""
+    """Training rows (user, item, rating, in history order) of a `Dataset`; rating backbones see those with a rating,
+    and its features."""
     features = (dataset.users, dataset.items) if task == "rating" else ()
+    train = train.dropna(subset="rating") if task == "rating" else train
     rows = (train[column] for column in ("user", "item", "rating"))
     return TrainingData(dataset.n_users, dataset.n_items, *rows, dataset.scale, *features)
 
@@ -285,8 +287,9 @@ def _validation(module, task: str, data: TrainingData, valid: pd.DataFrame | Non
     """A function that measures the module, as it is when called, on `valid`: NDCG@10 or RMSE."""
     if valid is None:
         return lambda: np.nan
+    valid = valid.dropna(subset="rating") if task == "rating" else valid
     if not len(valid):
-        raise ValueError("the validation part has no rows: pass None to train without early stopping")
+        raise ValueError("the validation part has no rows to measure: pass None to train without early stopping")
     users, items = _ids(valid["user"]), _ids(valid["item"])
     if task == "rating":
         ratings = torch.tensor(valid["rating"].to_numpy(np.float32))

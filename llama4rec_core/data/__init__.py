@@ -26,21 +26,22 @@ READERS = {
 }
 
 
-def load(name: str, folder: Path | str | None = None, **archive: str) -> Dataset:
+def load(name: str, folder: Path | str | None = None, unrated: str = "drop", **archive: str) -> Dataset:
     """One of the paper's data sets, "ml-100k", "ml-1m" or "bookcrossing", from the first source that has it.
 
-    folder: holds the raw files. archive: the url and sha256 of another than the official one (BookCrossing has none).
+    folder: holds the raw files. unrated: "keep" or "drop" BookCrossing's interactions without a rating. archive: the
+    url and sha256 of another than the official one (BookCrossing has none).
     """
     if name not in READERS:
         raise ValueError(f"the data set {name!r} is unknown; choose {', '.join(READERS)}, or use read_own")
     fetch, read = READERS[name]
-    return read(*fetch(paths.cache(), folder, **archive))
+    return read(*fetch(paths.cache(), folder, **archive), **({"unrated": unrated} if name == "bookcrossing" else {}))
 
 
 def as_set(settings: DataSettings) -> Dataset:
     """The data of a preset's `data` section, all users."""
     if settings.name != "own":
-        return load(settings.name, settings.folder)
+        return load(settings.name, settings.folder, settings.unrated)
     how = {
         key: getattr(settings, key) for key in ("columns", "separator", "duplicates", "untitled", "min_interactions")
     }

@@ -1,4 +1,4 @@
-"""BookCrossing (Ziegler et al., 2005): explicit ratings of books, without time.
+"""BookCrossing (Ziegler et al., 2005): books that users have, many of them rated, without time.
 
 Its official archive has left the net, so the user names a folder or another archive.
 """
@@ -36,22 +36,29 @@ def fetch_bookcrossing(
     return first_source("BookCrossing", folder, (FILES,), sources)
 
 
-def read_bookcrossing(folder: Path | str, source: str = "folder", seed: int = 0, k: int = 5) -> Dataset:
-    """BookCrossing (BX-Book-Ratings.csv, BX-Books.csv, BX-Users.csv), explicit ratings 1-10, k-core.
+def read_bookcrossing(
+    folder: Path | str, source: str = "folder", unrated: str = "drop", seed: int = 0, k: int = 5
+) -> Dataset:
+    """BookCrossing (BX-Book-Ratings.csv, BX-Books.csv, BX-Users.csv), ratings 1-10, k-core.
 
-    Rating 0 means "has the book" and is dropped. Broken lines, repetitions and ratings of books without a title are
-    dropped with a warning that counts them. There is no time: `seed` puts the interactions into a random order.
+    Rating 0 means "has the book, gave no rating": unrated "drop" leaves such interactions out, "keep" keeps them without
+    a rating. Broken lines, repetitions and ratings of books without a title are dropped with a warning that counts
+    them. There is no time: `seed` puts the interactions into a random order.
     """
     files = layout(folder, FILES)
     tables, broken = zip(*map(_read_semicolons, files, FILES.values()), strict=True)
     interactions, items, users = tables
+    for table in (interactions, items):
+        table["item"] = table["item"].str.upper()  # an ISBN's last digit may be x
 
     items = items[["item", "title", "author", "year", "publisher"]].map(html.unescape).drop_duplicates("item")
     items["year"] = items["year"].replace("0", "")
     users["age"] = users["age"].replace("NULL", "")
     users["country"] = users["location"].str.rsplit(",", n=1).str[-1].str.strip()
     users = users.drop_duplicates("user")[["user", "age", "country"]]
-    interactions = interactions[interactions["rating"] != "0"]
+    interactions["rating"] = interactions["rating"].replace("0", "")
+    if unrated == "drop":
+        interactions = interactions[interactions["rating"] != ""]
     repeated = interactions.duplicated(["user", "item"])
     untitled = ~interactions["item"].isin(items.loc[items["title"] != "", "item"]) & ~repeated
     if sum(broken) or repeated.any() or untitled.any():

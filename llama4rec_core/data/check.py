@@ -12,6 +12,7 @@ import pandas as pd
 import yaml
 
 from llama4rec_core.data.bookcrossing import k_core
+from llama4rec_core.data.dataset import given
 from llama4rec_core.data.own import read_table, tidy
 from llama4rec_core.data.split import HELD_OUT
 
@@ -81,7 +82,7 @@ def _of_interactions(
             yield Problem(f"{name}: {column} is empty", _lines(empty))
     if "rating" in interactions:
         ratings = pd.to_numeric(interactions["rating"], errors="coerce")
-        if (bad := ~np.isfinite(ratings.astype(float))).any():
+        if (bad := given(interactions) & ~np.isfinite(ratings.astype(float))).any():
             yield Problem(f"{name}: rating is no number, as {interactions['rating'][bad].iloc[0]!r}", _lines(bad))
         if settings.scale:
             outside = (ratings < settings.scale[0]) | (ratings > settings.scale[1])

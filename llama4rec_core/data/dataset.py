@@ -20,7 +20,8 @@ TABLES = {"interactions": ("user", "item"), "items": ("item", "title"), "users":
 @dataclass(frozen=True)
 class Dataset:
     name: str  # "ml-100k", "ml-1m", "bookcrossing", or the user's own
-    interactions: pd.DataFrame  # [N] user:int32 item:int32 rating:float32 time:int64 (seconds), in file order
+    interactions: pd.DataFrame  # [N] user:int32 item:int32 rating:float32 (NaN: none was given) time:int64 (seconds),
+    # in file order
     users: pd.DataFrame  # [U] row u = user u: user_id and feature columns, all str; "" where not known
     items: pd.DataFrame  # [I] row i = item i: item_id, title and feature columns, all str; several values joined by "|"
     scale: tuple[float, float]  # lowest and highest rating
@@ -57,8 +58,8 @@ def make_dataset(
 ) -> Dataset:
     """Check raw tables, give users and items dense ids, and return the Dataset. Raises ValueError.
 
-    interactions: columns user, item and optionally rating (without it: 1, so there is nothing to predict) and time, in
-    whole seconds (without it: 0, so a user's history is in file order). items: item, title, and any feature columns.
+    interactions: columns user, item and optionally rating (empty: none was given; where nobody gave one, all are 1, so
+    there is nothing to predict) and time, in whole seconds (without it: 0, so a user's history is in file order). items: item, title, and any feature columns.
     users: user, and any feature columns; a user missing here has features "". scale: lowest and highest rating; None
     takes them from the data. files: the tables' names in error messages, which call a row by its index ("line" or
     "row", by the index's name).
@@ -73,12 +74,13 @@ def make_dataset(
                 raise ValueError(f"{file} is empty; it needs at least one row of {', '.join(columns)}")
 
     file, items_file, users_file = files
-    if "rating" not in interactions:
-        interactions = interactions.assign(rating=1)
+    rated = given(interactions)
+    if not rated.any():
+        interactions, rated = interactions.assign(rating=1), ~rated
     user_ids, item_ids = _ids(interactions["user"], file), _ids(interactions["item"], file)
     ratings = pd.to_numeric(interactions["rating"], errors="coerce").astype(np.float64)
-    problem = ", column 'rating': {} is not a number; write a rating such as 4 or 3.5"
-    _refuse(~np.isfinite(ratings), interactions["rating"], file, problem)
+    problem = ", column 'rating': {} is not a number; write a rating such as 4 or 3.5, or nothing"
+    _refuse(rated & ~np.isfinite(ratings), interactions["rating"], file, problem)
     low, high = scale = tuple(map(float, scale or (ratings.min(), ratings.max())))
     problem = f", column 'rating': {{}} lies outside the scale {low:g} to {high:g}; correct it, or give the right scale"
     _refuse((ratings < low) | (ratings > high), ratings, file, problem)
@@ -158,6 +160,12 @@ def table_1(dataset: Dataset) -> pd.DataFrame:
         "max_per_user": per_user.max(),
     }
     return pd.DataFrame([row])
+
+
+def given(interactions: pd.DataFrame) -> pd.Series:
+    """Which interactions carry a rating: something stands in that column, if there is one."""
+    written = interactions.get("rating", pd.Series("", interactions.index))
+    return written.astype("str").fillna("").str.strip() != ""
 
 
 def require_columns(frame: pd.DataFrame, columns: tuple[str, ...], file: Path | str) -> None:

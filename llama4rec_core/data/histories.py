@@ -19,7 +19,7 @@ class Histories:
     """A user's sequence is train + validation + test; a prefix of it is the history of a case (see `cases`)."""
 
     items: np.ndarray  # int64 [N], user after user
-    ratings: np.ndarray  # float32 [N]
+    ratings: np.ndarray  # float32 [N], NaN where none was given
     begin: np.ndarray  # int64 [U+1]: items[begin[u] : begin[u+1]] are user u's
     n_train: np.ndarray  # int64 [U], N(u)
     n_before_window: np.ndarray  # int64 [U], N(u) without the window
@@ -37,9 +37,12 @@ class Histories:
         return [self.titles[item] for item in self.history(user, prefix, length)]
 
     def rated(self, user: int, prefix: int, length: int) -> list[tuple[int, int]]:
-        """The items of that history, each with the user's rating as its number on the scale."""
-        items, end = self.history(user, prefix, length), self.begin[user] + prefix
-        ratings = self.ratings[end - len(items) : end]
+        """The last `length` of those first `prefix` items that the user rated, each with its rating's number on the
+        scale."""
+        first = slice(self.begin[user], self.begin[user] + prefix)
+        rated = np.flatnonzero(~np.isnan(self.ratings[first]))
+        rated = rated[max(0, len(rated) - length) :]
+        items, ratings = self.items[first][rated], self.ratings[first][rated]
         return list(zip(items.tolist(), map(self.rating_number, ratings), strict=True))
 
     def rating_number(self, value: float) -> int:
@@ -64,7 +67,7 @@ def histories(dataset: Dataset, split: Split, window: np.ndarray, words: Words) 
         n_before_window=np.bincount(before_window["user"], minlength=dataset.n_users),
         titles=tuple(dataset.items["title"]),
         years=tuple(dataset.items.get("year", [""] * dataset.n_items)),
-        scale=tuple(f"{rating:g}" for rating in np.unique(dataset.interactions["rating"])),
+        scale=tuple(f"{rating:g}" for rating in np.unique(dataset.interactions["rating"].dropna())),
         words=words,
     )
 

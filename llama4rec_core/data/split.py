@@ -107,7 +107,8 @@ def cases(split: Split, task: str, window: np.ndarray | int) -> pd.DataFrame:
     part is "window" (see `cut_last`), then "valid", then "test"; within a part the cases are sorted by user and time.
     A user's sequence is train + valid + test in order, and `prefix` says how many of its first items are the history of
     the case: for task "sequential" all that came before the target; for "direct" and "rating" a window case sees what
-    came before the window, and validation and test cases all N(u) training items.
+    came before the window, and validation and test cases all N(u) training items. Items without a rating are no cases
+    of "rating".
     """
     if task not in ("direct", "sequential", "rating"):
         raise ValueError(f"task {task!r} is unknown; choose direct, sequential or rating")
@@ -124,6 +125,8 @@ def cases(split: Split, task: str, window: np.ndarray | int) -> pd.DataFrame:
         seen = frame.groupby("user").cumcount() if task == "sequential" else 0
         tables.append(frame[["user", "item", "rating"]].assign(part=part, prefix=before[frame["user"]] + seen))
     table = pd.concat(tables, ignore_index=True).astype({"prefix": np.int32})
+    if task == "rating":
+        table = table.dropna(subset="rating", ignore_index=True)
     return table.assign(case=np.arange(len(table), dtype=np.int32))[
         ["case", "part", "user", "item", "rating", "prefix"]
     ]

@@ -82,8 +82,8 @@ def trunk(
         for n in rng.permutation(len(pieces)):
             user, begin, end = pieces[n]
             key = f"trunk-{reading}-{user}-{end}"
-            if rng.random() < settings.rated and len(histories.scale) > 1:
-                rated = histories.rated(user, end, end - begin)
+            rated = histories.rated(user, end, end - begin) if rng.random() < settings.rated else []
+            if rated and len(histories.scale) > 1:
                 prompt = prompts.rating(llm, key, titles, rated, [], histories.scale, histories.words)
             else:
                 items = histories.history(user, end, end - begin)

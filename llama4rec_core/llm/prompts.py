@@ -205,7 +205,7 @@ def rating(
     target (None: not told). learn: the history's ratings are targets of tuning too.
     """
     known, text = Scale.of(llm, scale), Text.begin(llm, words)
-    if similar is not None:
+    if similar:
         text.add(SIMILAR_RATINGS).ratings(titles, similar, known)
     text.add(RATINGS, low=known.low, high=known.high).ratings(titles, history, known, learn)
     branches = []
