@@ -251,17 +251,14 @@ def sign_flip_test(differences, flips: int = FLIPS) -> float:
     d = np.asarray(differences, dtype=float)
     if not np.isfinite(d).all():
         raise ValueError("differences must be finite")
-    d = d[d != 0]
-    if not len(d):
-        return 1.0
     threshold = abs(d.sum()) - 1e-12 * np.abs(d).sum()  # as extreme, up to rounding
-    if 2 ** min(len(d), 60) <= flips:
+    if 2 ** min(np.count_nonzero(d), 60) <= flips:
+        d = d[d != 0]
         patterns = np.arange(2 ** len(d))[:, None] >> np.arange(len(d)) & 1  # every pattern of signs, [2^n, n]
         return float(np.mean(np.abs((1 - 2 * patterns) @ d) >= threshold))
-    rng, extreme = np.random.default_rng(0), 0
+    signs, extreme = _signs(flips, len(d)), 0
     for start in range(0, flips, 500):
-        signs = 1.0 - 2 * rng.integers(0, 2, (min(500, flips - start), len(d)), dtype=np.int8)
-        extreme += int((np.abs(signs @ d) >= threshold).sum())
+        extreme += int((np.abs(signs[start : start + 500] @ d) >= threshold).sum())
     return (1 + extreme) / (1 + flips)
 
 
@@ -325,6 +322,14 @@ def _resampled(values, root: bool, draws: int) -> np.ndarray:
     """The metric averaged over seeds, in each resample of the users of [S, U]. [draws]."""
     means = resampled_means(values, draws)  # [S, draws]
     return (np.sqrt(means) if root else means).mean(axis=0)
+
+
+@lru_cache(maxsize=2)
+def _signs(flips: int, n_users: int) -> np.ndarray:
+    """Random signs, int8 [flips, U]: the same for every comparison of as many users."""
+    signs = 1 - 2 * np.random.default_rng(0).integers(0, 2, (flips, n_users), dtype=np.int8)
+    signs.flags.writeable = False
+    return signs
 
 
 @lru_cache(maxsize=2)
