@@ -295,7 +295,6 @@ rule tables:
         tables=[report(f"{RUN}/tables/{TASKS[task].table}.csv", category="Tables") for task in
                 dict.fromkeys(map(task_of, PRESET.backbones))],
         pairs=report(f"{RUN}/tables/pairs.csv", category="Tables"),
-        pictures=[picture(TASKS[task].table, "Tables") for task in dict.fromkeys(map(task_of, PRESET.backbones))],
         gains=report(f"{RUN}/tables/gains.csv", category="Tables"),
         forests=[picture(f"forest_{task}", "Tables") for task in dict.fromkeys(map(task_of, PRESET.backbones))],
         picture=picture("gains", "Tables"),

@@ -109,42 +109,13 @@ def long_tail(interactions: pd.DataFrame) -> Figure:
 # --- rows of the tables ----------------------------------------------------------------------------
 
 
-def row_bars(table: pd.DataFrame, metric: str) -> Figure:
-    """One panel per backbone: each row's `metric` with its interval, and the paper's value as a diamond beside it.
-
-    `table` has the columns of a result table; its lines must be of one preset, LLM, data set and protocol. The title
-    counts the backbones for which Llama4Rec's paired difference from Base is clear of 0. Raises ValueError where the
-    metric is missing and where a row has two lines.
-    """
-    _need(table, "backbone", "row", "metric", "value", "ci_low", "ci_high", "paper_value", *DIFFERENCE)
-    lines = in_order(table[table["metric"] == metric])
-    if lines.empty:
-        raise ValueError(f"the table has no metric {metric!r}; it has {', '.join(sorted(table['metric'].unique()))}")
-    if lines.duplicated(["backbone", "row"]).any():
-        raise ValueError("row_bars draws one preset, LLM, data set and protocol at a time; filter the table first")
-    backbones, rows = lines["backbone"].unique(), list(in_order(lines[["row"]].drop_duplicates())["row"])
-    fig, axes = _panels(len(backbones), share_y=True)
-    for ax, backbone in zip(axes, backbones, strict=True):
-        ours = lines[lines["backbone"] == backbone].set_index("row").reindex(rows)
-        _bars(ax, rows, ours, metric)
-        paper = ours["paper_value"].to_numpy(dtype=float)
-        ax.scatter(np.arange(len(rows)) + 0.2, paper, marker="D", s=42, color="black", edgecolor="white", zorder=4)
-        ax.set_title(backbone)
-        ax.set_ylabel(_metric_label(metric) if ax.get_subplotspec().is_first_col() else "")
-    note = "ours: 95% intervals over users"
-    if lines["paper_value"].notna().any():
-        note += ";  diamonds: the paper"
-    return _finish(fig, _verdict(lines, metric), note)
-
-
 def forest(table: pd.DataFrame, finding: str = "") -> Figure:
     """The relative gain over Base, one line per backbone and row: ours with its interval, the paper's as a diamond.
 
     `table` has the columns of a result table, of one metric for each backbone, and of one preset, LLM, data set and
     protocol; lines without a gain are left out. `finding` is the title; without it the title says how Llama4Rec does
-    against Base. The paper's gains are of leave-one-out whatever our protocol. Right is
-    better: for errors (RMSE) the sign is turned. Raises ValueError where no row was compared and where a backbone and
-    row have two lines.
+    against Base. The paper's gains are of leave-one-out whatever our protocol. Right is better: for errors (RMSE) the
+    sign is turned. Raises ValueError where no row was compared and where a backbone and row have two lines.
     """
     _need(table, "dataset", "backbone", "row", "metric", "value", "gain", *DIFFERENCE)
     lines = in_order(table[table["gain"].notna()])

@@ -13,7 +13,6 @@ class Task:
     sign: int  # 1 where more is better, -1 where less is
     table: str  # the file of its rows
     number: int  # of the paper's table
-    bars: str  # the metric that figures show
     made: str  # what the LLM makes for its backbones (4.2)
 
     @property
@@ -29,9 +28,9 @@ class Task:
 TASKS = {
     task.name: task
     for task in (
-        Task("direct", "NDCG@5", "NDCG@5", 1, "table_2_direct", 2, "HR@5", "pairs"),
-        Task("sequential", "NDCG@5", "NDCG@5", 1, "table_3_sequential", 3, "HR@5", "insertions"),
-        Task("rating", "RMSE", "MSE", -1, "table_4_rating", 4, "RMSE", "attributes"),
+        Task("direct", "NDCG@5", "NDCG@5", 1, "table_2_direct", 2, "pairs"),
+        Task("sequential", "NDCG@5", "NDCG@5", 1, "table_3_sequential", 3, "insertions"),
+        Task("rating", "RMSE", "MSE", -1, "table_4_rating", 4, "attributes"),
     )
 }
 

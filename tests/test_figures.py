@@ -24,8 +24,11 @@ def bars(metric="HR@5", backbones=("MF", "LightGCN"), low=-0.1, high=0.1):
     ]
     table = pd.DataFrame(rows, columns=["backbone", "row", "metric", "value", "ci_low", "ci_high", "paper_value"])
     low, high = (np.repeat(np.broadcast_to(end, len(backbones)), 3) for end in (low, high))
-    spread = {"diff": (low + high) / 2, "diff_ci_low": low, "diff_ci_high": high}
-    return table.assign(**{name: np.where(table["row"] == "Llama4Rec", ends, np.nan) for name, ends in spread.items()})
+    spread = {"diff": (low + high) / 2, "diff_ci_low": low, "diff_ci_high": high, "gain": (low + high) / 0.2}
+    return table.assign(
+        dataset="ml-100k",
+        **{name: np.where(ours, ends, np.nan) for name, ends in spread.items()},
+    )
 
 
 INTERACTIONS = pd.DataFrame({"user": np.repeat(np.arange(9), np.arange(9, 0, -1)), "item": np.arange(45) % 7})
@@ -43,9 +46,6 @@ GROUPS = pd.concat([bars(backbones=["MF"]).assign(group=group, users=n) for grou
 
 FIGURES = {
     "long_tail": lambda: figures.long_tail(INTERACTIONS),
-    "row_bars": lambda: figures.row_bars(bars(), "HR@5"),
-    "row_bars_errors": lambda: figures.row_bars(bars("RMSE", ["DeepFM"]), "RMSE"),
-    "row_bars_four": lambda: figures.row_bars(bars(backbones="abcd"), "HR@5"),
     "forest": lambda: figures.forest(GAINS),
     "gains": lambda: figures.gains(GAINS),
     "alpha_heatmap": lambda: figures.alpha_heatmap(GRID, (0.5, 0.1)),
@@ -92,19 +92,6 @@ def test_a_figure_is_titled_labelled_small_and_closed(name, tmp_path):
     assert written.read_bytes() == content
 
 
-def test_row_bars_show_values_intervals_and_the_paper():
-    fig = figures.row_bars(bars(), "HR@5")
-    first = fig.axes[0]
-    assert [ax.get_title() for ax in fig.axes] == ["MF", "LightGCN"]
-    assert [patch.get_height() for patch in first.patches] == pytest.approx([0.1, 0.2, 0.3])
-    (whiskers,) = [c for c in first.collections if isinstance(c, matplotlib.collections.LineCollection)]
-    ends = [segment[:, 1].tolist() for segment in whiskers.get_segments()]
-    np.testing.assert_allclose(ends, [[0.08, 0.12], [0.18, 0.22], [0.28, 0.32]])
-    paper = first.collections[-1].get_offsets()[:, 1]
-    np.testing.assert_allclose(paper, [0.05, 0.1, 0.15])
-    assert first.get_ylim()[0] == 0
-
-
 def test_the_forest_shows_relative_gains_with_right_as_better_and_the_papers_beside():
     """Over a Base of .5, +.1 [.05, .15] is 20% [10%, 30%]; an RMSE 10% [-10%, 20%] higher is drawn to the left."""
     fig = figures.forest(GAINS)
@@ -132,17 +119,6 @@ def test_gains_has_a_panel_for_each_task_and_the_best_second_opinion_beside():
     assert drawn == pytest.approx([4, 20, 100 * (608 / 447 - 1)])
     assert rating.collections[2].get_offsets()[0, 0] == pytest.approx(-10)  # a larger error: to the left
     assert "direct" in direct.get_xlabel() and "RMSE" in rating.get_xlabel()
-
-
-def test_errors_are_points_because_their_axis_is_cut():
-    fig = figures.row_bars(bars("RMSE"), "RMSE")
-    assert not fig.axes[0].patches and any("lower is better" in text for text in texts(fig))
-
-
-def test_methods_keep_the_papers_order_and_their_colours():
-    fig = figures.row_bars(bars().iloc[::-1], "HR@5")
-    assert [label.get_text() for label in fig.axes[0].get_xticklabels()] == list(METHODS)
-    assert fig.axes[0].patches[2].get_facecolor()[:3] == figures.COLOURS["Llama4Rec"]
 
 
 def frames(fig):
@@ -208,18 +184,11 @@ def test_tail_users_stand_before_long_histories_with_their_number():
     ]  # fmt: skip
 
 
-def test_a_value_outside_its_interval_by_rounding_is_drawn():
-    rows = bars(backbones=["MF"]).assign(ci_high=lambda table: table["value"] - 1e-9)
-    assert figures.row_bars(rows, "HR@5").axes[0].patches
-
-
 @pytest.mark.parametrize(
     ("draw", "message"),
     [
         (lambda: figures.long_tail(INTERACTIONS[["user"]]), "lacks the column 'item'"),
         (lambda: figures.long_tail(INTERACTIONS.iloc[:0]), "nothing to draw"),
-        (lambda: figures.row_bars(bars(), "HR@3"), "no metric 'HR@3'; it has HR@5"),
-        (lambda: figures.row_bars(pd.concat([bars(), bars()]), "HR@5"), "one preset, LLM, data set"),
         (lambda: figures.forest(pd.concat([GAINS, GAINS])), "one metric of one preset, LLM, data set"),
         (lambda: figures.forest(GAINS[:1]), "no row was compared with Base"),
         (lambda: figures.gains(GAINS[2:3]), "no row Llama4Rec was compared with Base"),
@@ -274,25 +243,25 @@ SHARP = GROUPS.assign(ci_low=lambda rows: rows["value"] - 1e-3, ci_high=lambda r
     [
         (lambda: figures.long_tail(INTERACTIONS), "The busiest 20% of users hold 38% of the interactions"),
         (
-            lambda: figures.row_bars(bars("HR@5", "abc", [0.1, -0.1, -0.3], [0.2, 0.1, -0.1]), "HR@5"),
+            lambda: figures.forest(bars("HR@5", "abc", [0.1, -0.1, -0.3], [0.2, 0.1, -0.1])),
             "Llama4Rec against Base, HR@5: better for a, worse for c, a tie for b",
         ),
         (
-            lambda: figures.row_bars(bars("HR@5", "abcd", [0.1, -0.1, -0.3, -0.1], [0.2, 0.1, -0.1, 0.1]), "HR@5"),
+            lambda: figures.forest(bars("HR@5", "abcd", [0.1, -0.1, -0.3, -0.1], [0.2, 0.1, -0.1, 0.1])),
             "Llama4Rec against Base, HR@5: better for 1, worse for 1, a tie for 2 of 4 backbones",
         ),
         (
-            lambda: figures.row_bars(bars("HR@5", "ab", [0, -0.1], [0.1, 0]), "HR@5"),
+            lambda: figures.forest(bars("HR@5", "ab", [0, -0.1], [0.1, 0])),
             "Llama4Rec against Base, HR@5: a tie for a and b",
         ),
         (
-            lambda: figures.row_bars(bars("HR@5", "abc", [0.1] * 3, [0.2] * 3), "HR@5"),
+            lambda: figures.forest(bars("HR@5", "abc", [0.1] * 3, [0.2] * 3)),
             "Llama4Rec against Base, HR@5: better for a, b and c",
         ),
         (lambda: figures.forest(GAINS, "Nothing is missed"), "Nothing is missed"),
         (lambda: figures.orders(PLACES), "What came next moves from place 3 to 1"),
         (
-            lambda: figures.row_bars(bars("RMSE", "a", 0.1, 0.2), "RMSE"),
+            lambda: figures.forest(bars("RMSE", "a", 0.1, 0.2)),
             "Llama4Rec against Base, RMSE: worse for a",
         ),
         (
@@ -367,8 +336,8 @@ def test_alternative_text_is_title_labels_and_note():
         "y: log-likelihood gained (nats), validation. "
         "framed: chosen, alpha_1 = 0.5, alpha_2 = 0.9 (+34.0 nats), the best of the grid."
     )
-    panels = figures.alternative_text(figures.row_bars(bars(), "HR@5"))
-    assert "MF, y: HR@5 (0 to 1). LightGCN. ours: 95% intervals over users;" in panels
+    panels = figures.alternative_text(figures.by_history_length(GROUPS, "HR@5"))
+    assert "40 users with long histories N(u) above the median" in " ".join(panels.split())
 
 
 def test_a_shown_figure_carries_its_alternative_text():

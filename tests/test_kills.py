@@ -134,7 +134,7 @@ def assert_is_whole_offline(page: str) -> None:
     assert not re.findall(r"""<(?:script|link|img)[^>]*(?:src|href)=["']?(?:https?:)?//""", page)
     for category in ("Data", "Backbones", "LLM", "Data augmentation", "Aggregation", "Tables", "Cost"):
         assert f'"{category}": {{' in page
-    for file in ("table_2_direct.csv", "table_2_direct.png", "pairs-s0.csv", "alpha_SASRec_s0.png", "memorization.csv"):
+    for file in ("table_2_direct.csv", "forest_direct.png", "pairs-s0.csv", "alpha_SASRec_s0.png", "memorization.csv"):
         assert file in page
 
 

@@ -41,8 +41,8 @@ def read_bookcrossing(
 ) -> Dataset:
     """BookCrossing (BX-Book-Ratings.csv, BX-Books.csv, BX-Users.csv), ratings 1-10, k-core.
 
-    Rating 0 means "has the book, gave no rating": unrated "drop" leaves such interactions out, "keep" keeps them without
-    a rating. Broken lines, repetitions and ratings of books without a title are dropped with a warning that counts
+    Rating 0 means "has the book, gave no rating": unrated "drop" leaves such interactions out, "keep" keeps them, with
+    no rating. Broken lines, repetitions and ratings of books without a title are dropped with a warning that counts
     them. There is no time: `seed` puts the interactions into a random order.
     """
     files = layout(folder, FILES)

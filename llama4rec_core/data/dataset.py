@@ -59,10 +59,10 @@ def make_dataset(
     """Check raw tables, give users and items dense ids, and return the Dataset. Raises ValueError.
 
     interactions: columns user, item and optionally rating (empty: none was given; where nobody gave one, all are 1, so
-    there is nothing to predict) and time, in whole seconds (without it: 0, so a user's history is in file order). items: item, title, and any feature columns.
-    users: user, and any feature columns; a user missing here has features "". scale: lowest and highest rating; None
-    takes them from the data. files: the tables' names in error messages, which call a row by its index ("line" or
-    "row", by the index's name).
+    there is nothing to predict) and time, in whole seconds (without it: 0, so a user's history is in file order).
+    items: item, title, and any feature columns. users: user, and any feature columns; a user missing here has features
+    "". scale: lowest and highest rating; None takes them from the data. files: the tables' names in error messages,
+    which call a row by its index ("line" or "row", by the index's name).
 
     Dense ids follow the original ids, by number where all are numbers, else by text. Items that nobody rated and users
     without an interaction are left out, as in the paper's Table 1.
