@@ -65,6 +65,8 @@ class DataSettings:
     """BookCrossing: what becomes of interactions without a rating (0). Own data keep them: the field is left empty."""
     min_interactions: Count = 1
     """Own data: users and items with fewer interactions are left out, until all have as many (the k-core)."""
+    min_of_user: Count = 1
+    """Own data and BookCrossing: users with fewer interactions are left out as well; rolling needs 16."""
     words: Words | None = None
     """How prompts call users and items, and what P3 asks for; null: the data set's own words."""
     users: Count | None = None

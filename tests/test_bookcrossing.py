@@ -61,32 +61,37 @@ def test_bookcrossing_order_is_by_seed(bookcrossing):
     assert one.interactions["user"].tolist() != sorted(one.interactions["user"])
 
 
-def slow_k_core(pairs: list[tuple[int, int]], k: int) -> list[tuple[int, int]]:
+def slow_k_core(pairs: list[tuple[int, int]], k: int, of_user: int) -> list[tuple[int, int]]:
     """Remove one offending row after another: the k-core is what is left, in whatever order one removes."""
     pairs = list(pairs)
     while True:
         users, items = Counter(u for u, _ in pairs), Counter(i for _, i in pairs)
-        bad = next((pair for pair in pairs if users[pair[0]] < k or items[pair[1]] < k), None)
+        bad = next((pair for pair in pairs if users[pair[0]] < max(k, of_user) or items[pair[1]] < k), None)
         if bad is None:
             return pairs
         pairs.remove(bad)
 
 
 @settings(max_examples=60)
-@given(st.sets(st.tuples(st.integers(0, 7), st.integers(0, 7)), min_size=1, max_size=50).map(list), st.integers(1, 4))
-def test_k_core_is_the_largest_part_where_all_have_k(pairs, k):
+@given(
+    st.sets(st.tuples(st.integers(0, 7), st.integers(0, 7)), min_size=1, max_size=50).map(list),
+    st.integers(1, 4),
+    st.integers(1, 6),
+)
+def test_k_core_is_the_largest_part_where_all_have_k(pairs, k, of_user):
     frame = pd.DataFrame(pairs, columns=["user", "item"], index=np.arange(len(pairs)) + 5)
-    expected = slow_k_core(pairs, k)
+    expected = slow_k_core(pairs, k, of_user)
     if not expected:
         with pytest.raises(ValueError, match=f"{k}-core"):
-            k_core(frame, k)
+            k_core(frame, k, of_user)
         return
-    core = k_core(frame, k)
+    core = k_core(frame, k, of_user)
     assert list(core.itertuples(index=False, name=None)) == expected  # the same rows in the same order
-    assert core["user"].value_counts().min() >= k and core["item"].value_counts().min() >= k
+    assert core["user"].value_counts().min() >= max(k, of_user) and core["item"].value_counts().min() >= k
     assert core.index.tolist() == [row + 5 for row, pair in enumerate(pairs) if pair in set(expected)]
 
 
 def test_k_below_one_is_refused():
-    with pytest.raises(ValueError, match="k = 0"):
-        k_core(pd.DataFrame({"user": [1], "item": [1]}), 0)
+    for least in ((0,), (1, 0)):
+        with pytest.raises(ValueError, match="k = 0"):
+            k_core(pd.DataFrame({"user": [1], "item": [1]}), *least)

@@ -25,10 +25,9 @@ def bars(metric="HR@5", backbones=("MF", "LightGCN"), low=-0.1, high=0.1):
     table = pd.DataFrame(rows, columns=["backbone", "row", "metric", "value", "ci_low", "ci_high", "paper_value"])
     low, high = (np.repeat(np.broadcast_to(end, len(backbones)), 3) for end in (low, high))
     spread = {"diff": (low + high) / 2, "diff_ci_low": low, "diff_ci_high": high, "gain": (low + high) / 0.2}
-    return table.assign(
-        dataset="ml-100k",
-        **{name: np.where(ours, ends, np.nan) for name, ends in spread.items()},
-    )
+    ours = table["row"] == "Llama4Rec"
+    more = {name: np.where(ours, ends, np.nan) for name, ends in spread.items()}
+    return table.assign(dataset="ml-100k", **more)
 
 
 INTERACTIONS = pd.DataFrame({"user": np.repeat(np.arange(9), np.arange(9, 0, -1)), "item": np.arange(45) % 7})

@@ -26,23 +26,24 @@ READERS = {
 }
 
 
-def load(name: str, folder: Path | str | None = None, unrated: str = "drop", **archive: str) -> Dataset:
+def load(name: str, folder: Path | str | None = None, how: dict | None = None, **archive: str) -> Dataset:
     """One of the paper's data sets, "ml-100k", "ml-1m" or "bookcrossing", from the first source that has it.
 
-    folder: holds the raw files. unrated: "keep" or "drop" BookCrossing's interactions without a rating. archive: the
-    url and sha256 of another than the official one (BookCrossing has none).
+    folder: holds the raw files. how: `unrated` and `of_user` of `read_bookcrossing`. archive: the url and sha256 of
+    another than the official one (BookCrossing has none).
     """
     if name not in READERS:
         raise ValueError(f"the data set {name!r} is unknown; choose {', '.join(READERS)}, or use read_own")
     fetch, read = READERS[name]
-    return read(*fetch(paths.cache(), folder, **archive), **({"unrated": unrated} if name == "bookcrossing" else {}))
+    return read(*fetch(paths.cache(), folder, **archive), **(how or {}))
 
 
 def as_set(settings: DataSettings) -> Dataset:
     """The data of a preset's `data` section, all users."""
+    if settings.name == "bookcrossing":
+        return load(settings.name, settings.folder, {"unrated": settings.unrated, "of_user": settings.min_of_user})
     if settings.name != "own":
-        return load(settings.name, settings.folder, settings.unrated)
-    how = {
-        key: getattr(settings, key) for key in ("columns", "separator", "duplicates", "untitled", "min_interactions")
-    }
+        return load(settings.name, settings.folder)
+    kept = ("duplicates", "untitled", "min_interactions", "min_of_user")
+    how = {key: getattr(settings, key) for key in ("columns", "separator", *kept)}
     return read_own(settings.interactions, settings.items, settings.users_file, settings.scale, **how)

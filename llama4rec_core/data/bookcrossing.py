@@ -37,9 +37,10 @@ def fetch_bookcrossing(
 
 
 def read_bookcrossing(
-    folder: Path | str, source: str = "folder", unrated: str = "drop", seed: int = 0, k: int = 5
+    folder: Path | str, source: str = "folder", unrated: str = "drop", of_user: int = 1, seed: int = 0, k: int = 5
 ) -> Dataset:
-    """BookCrossing (BX-Book-Ratings.csv, BX-Books.csv, BX-Users.csv), ratings 1-10, k-core.
+    """BookCrossing (BX-Book-Ratings.csv, BX-Books.csv, BX-Users.csv), ratings 1-10, k-core; users have at
+    least `of_user` interactions.
 
     Rating 0 means "has the book, gave no rating": unrated "drop" leaves such interactions out, "keep" keeps them, with
     no rating. Broken lines, repetitions and ratings of books without a title are dropped with a warning that counts
@@ -68,23 +69,25 @@ def read_bookcrossing(
             f"{untitled.sum()} ratings of books without a title",
             stacklevel=2,
         )
-    interactions = k_core(interactions[~repeated & ~untitled], k)
+    interactions = k_core(interactions[~repeated & ~untitled], k, of_user)
     interactions = interactions.iloc[np.random.default_rng(seed).permutation(len(interactions))]
     return make_dataset("bookcrossing", interactions, items, users, (1, 10), source, files)
 
 
-def k_core(interactions: pd.DataFrame, k: int) -> pd.DataFrame:
-    """The largest part in which every user and every item has at least k interactions; order and index are kept."""
-    if k < 1:
-        raise ValueError(f"k = {k} makes no k-core; give a whole number of 1 or more")
+def k_core(interactions: pd.DataFrame, k: int, of_user: int = 1) -> pd.DataFrame:
+    """The largest part in which every user and every item has at least k interactions, and every user `of_user`; order
+    and index are kept."""
+    if min(k, of_user) < 1:
+        raise ValueError(f"k = {min(k, of_user)} makes no k-core; give a whole number of 1 or more")
     kept = interactions
     while len(kept):
         users, items = (kept.groupby(column)[column].transform("size") for column in ("user", "item"))
-        enough = (users >= k) & (items >= k)
+        enough = (users >= max(k, of_user)) & (items >= k)
         if enough.all():
             return kept
         kept = kept[enough]
-    raise ValueError(f"no interaction is left in the {k}-core of {len(interactions)} interactions; choose a smaller k")
+    least = f"{k}-core" + f" with {of_user} interactions of a user" * (of_user > k)
+    raise ValueError(f"no interaction is left in the {least} of {len(interactions)} interactions; choose fewer")
 
 
 def _read_semicolons(path: Path, columns: tuple[str, ...]) -> tuple[pd.DataFrame, int]:

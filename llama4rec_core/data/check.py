@@ -115,9 +115,10 @@ def _of_counts(
         least = sum(HELD_OUT[protocol]) + 1
         mend: dict[str, object] = {} if protocol == settings.protocol else {"protocol": protocol}
         try:
-            if (k_core(left, settings.min_interactions)["user"].value_counts() < least).any():
-                mend["min_interactions"] = least
-                k_core(left, max(least, settings.min_interactions))
+            kept = k_core(left, settings.min_interactions, settings.min_of_user)
+            if (kept["user"].value_counts() < least).any():
+                mend["min_of_user"] = least
+                k_core(left, settings.min_interactions, least)
         except ValueError:
             continue
         said = f"{short.sum()} of {len(short)} users have fewer than the {needed} interactions that {settings.protocol}"

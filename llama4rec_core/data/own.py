@@ -33,6 +33,7 @@ def read_own(
     duplicates: str = "error",
     untitled: str = "error",
     min_interactions: int = 1,
+    min_of_user: int = 1,
 ) -> Dataset:
     """A Dataset named after the interactions' file; `make_dataset` says what the files hold. Raises ValueError.
 
@@ -40,12 +41,13 @@ def read_own(
     HEADERS are understood anyway.
     separator: None guesses it from a CSV's first line. duplicates: which interaction of a user with an item is kept
     ("first", "last", or "error"). untitled: "drop" leaves out interactions with items without a title.
-    min_interactions: users and items with fewer are left out, until all have as many.
+    min_interactions: users and items with fewer are left out, until all have as many. min_of_user: users with fewer
+    than these are, too.
     """
     tables = [read_table(path, columns, separator) for path in (interactions, items, users) if path is not None]
     tables[0] = tidy(*tables[:2], duplicates, untitled)
-    if min_interactions > 1:
-        tables[0] = k_core(tables[0], min_interactions)
+    if max(min_interactions, min_of_user) > 1:
+        tables[0] = k_core(tables[0], min_interactions, min_of_user)
     tables += [None] * (3 - len(tables))
     return make_dataset(Path(interactions).name.split(".")[0], *tables, scale, "own", (interactions, items, users))
 

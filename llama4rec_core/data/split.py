@@ -52,7 +52,7 @@ def split(dataset: Dataset, protocol: str = "leave-one-out", tie_break: str = "f
         raise ValueError(
             f"{dataset.name}: user {dataset.users['user_id'].iloc[user]!r} has {counts[user]} interaction(s); "
             f"{protocol} needs at least {least} of each user, and {few} of {len(counts)} have fewer: leave them out "
-            f"(own data: `min_interactions: {least}`)"
+            f"(own data: `min_of_user: {least}`)"
             + ", or hold out fewer items (`protocol: leave-one-out`)"
             * (n_test > 1)
         )
