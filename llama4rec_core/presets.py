@@ -42,6 +42,8 @@ class DataSettings:
 
     name: Literal["ml-100k", "ml-1m", "bookcrossing", "own"] = "ml-100k"
     """The data set; "own" needs `interactions` and `items`."""
+    called: str | None = None
+    """What tables call the data; null: their own name, beside which the paper's numbers stand."""
     folder: str | None = None
     """Where the raw files lie; without it the archive is used, then the wheel."""
     interactions: str | None = None

@@ -77,6 +77,12 @@ def test_repeated_untitled_and_rare_ones_are_left_out_where_that_is_asked_for(tm
         as_set(load(tmp_path, "data: {duplicates: last}").data)
 
 
+def test_the_data_are_called_what_the_preset_says(tmp_path):
+    write(tmp_path, plays(), songs())
+    assert as_set(load(tmp_path).data).name == "plays"
+    assert as_set(load(tmp_path, "data: {called: my songs}").data).name == "my songs"
+
+
 def test_an_empty_rating_is_none_and_no_fault(tmp_path):
     lines = plays()
     lines[3], lines[5] = (line.replace(line.split(",")[2], "", 1) for line in ("u0,s2,3,102", "u0,s4,5,104"))

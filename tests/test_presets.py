@@ -40,7 +40,7 @@ def written(folder, text):
     ("text", "said"),
     [
         ("tokens: 3", "mine.yaml has an unknown key 'tokens': the known ones are name, data"),
-        ("data: {nmae: ml-1m}", "mine.yaml, data has an unknown key 'nmae': the known ones are name, folder"),
+        ("data: {nmae: ml-1m}", "mine.yaml, data has an unknown key 'nmae': the known ones are name, called, folder"),
         (
             "instructions: {shares: {ranking: 1}}",
             "instructions.shares has an unknown key 'ranking': the known ones are direct",

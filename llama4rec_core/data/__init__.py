@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,10 +41,11 @@ def load(name: str, folder: Path | str | None = None, how: dict | None = None, *
 
 def as_set(settings: DataSettings) -> Dataset:
     """The data of a preset's `data` section, all users."""
-    if settings.name == "bookcrossing":
-        return load(settings.name, settings.folder, {"unrated": settings.unrated, "of_user": settings.min_of_user})
-    if settings.name != "own":
-        return load(settings.name, settings.folder)
-    kept = ("duplicates", "untitled", "min_interactions", "min_of_user")
-    how = {key: getattr(settings, key) for key in ("columns", "separator", *kept)}
-    return read_own(settings.interactions, settings.items, settings.users_file, settings.scale, **how)
+    if settings.name == "own":
+        kept = ("duplicates", "untitled", "min_interactions", "min_of_user")
+        how = {key: getattr(settings, key) for key in ("columns", "separator", *kept)}
+        dataset = read_own(settings.interactions, settings.items, settings.users_file, settings.scale, **how)
+    else:
+        how = {"unrated": settings.unrated, "of_user": settings.min_of_user}
+        dataset = load(settings.name, settings.folder, how if settings.name == "bookcrossing" else None)
+    return replace(dataset, name=settings.called or dataset.name)
