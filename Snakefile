@@ -39,6 +39,7 @@ TUNED = ("trunk", "without_hints", "with_hints") if PRESET.tuning.method != "non
 EACH = dict(name=PRESET.backbones, seed=PRESET.seeds)
 MADE = [TASKS[task].made for task in dict.fromkeys(map(task_of, PRESET.backbones))]
 BASE_SEEDS = range(5)
+LAUNCHER = config.get("launcher", "python -m")  # of tuning: accelerate launch --config_file ... -m, say
 CORES = workflow.resource_settings.cores or 8  # of one LLM job; on a cluster the profile's `set-threads` says otherwise
 OTHER = "leave-one-out" if PRESET.data.protocol == "rolling" else "rolling"  # the protocol beside the preset's own
 
@@ -68,6 +69,10 @@ def made(wildcards):
 def checkpoint(llm, seed):
     """What an LLM ranks with: its tuning, or the untuned one's prior of titles."""
     return f"{RUN}/llm/{llm}-s{seed}/tuning.json" if llm in TUNED else PRIOR
+
+
+def tuned(checkpoint, seed):
+    return [f"{RUN}/llm/{checkpoint}-s{seed}/{file}" for file in LLM_FILES]
 
 
 def first(wildcards):
@@ -105,6 +110,7 @@ wildcard_constraints:
     fit="base|out_of_fold|augmented|random|popular",
     control="random|popular",
     llm="untuned|without_hints|with_hints",
+    checkpoint="trunk|without_hints|with_hints",
     way="|".join(WAYS),
     kind="pairs|insertions|attributes",
     variant=r"as-set|leave-one-out|rolling|ties-reverse|ties-random",
@@ -161,29 +167,28 @@ rule memorization_probe:
         f"python scripts/untuned_llm.py {NAMED} memorization"
 
 
-rule tune_trunk:  # what LLM' and LLM'' have read before they part
+rule tune:  # the trunk, or from it LLM' or LLM''; a launcher spreads it over several processes
     input:
-        DATA,
+        lambda w: DATA if w.checkpoint == "trunk" else [*writers(w), *tuned("trunk", w.seed)],
     output:
-        [f"{RUN}/llm/trunk-s{{seed}}/{file}" for file in LLM_FILES],
+        tuned("{checkpoint}", "{seed}"),
     threads: CORES
     shell:
-        f"python scripts/tune_trunk.py {NAMED} {{wildcards.seed}}"
+        f"{LAUNCHER} llama4rec_core tune {NAMED} {{wildcards.checkpoint}} {{wildcards.seed}}"
 
 
-rule tune_without_hints:  # LLM'
+rule instruction_tuning:  # what LLM' has learnt
     input:
         writers,
-        rules.tune_trunk.output,
+        lambda w: [*tuned("trunk", w.seed), *tuned("without_hints", w.seed)],
     output:
         notebook=f"{RUN}/notebooks/03_instruction_tuning_s{{seed}}.ipynb",
-        files=[f"{RUN}/llm/without_hints-s{{seed}}/{file}" for file in LLM_FILES],
         picture=picture("tuning_without_hints_s{seed}", "LLM"),
     params:
         "-p seed {seed}",
     threads: CORES
     shell:
-        papermill("03_instruction_tuning") + f" && rm -rf {shlex.quote(RUN)}/llm/.without_hints-s{{wildcards.seed}}-*"
+        papermill("03_instruction_tuning")
 
 
 rule data_augmentation:  # P1, P2 or P3
@@ -211,19 +216,18 @@ rule control_augmentation:  # as many additions without an LLM
         f"python scripts/control_augmentation.py {NAMED} {{wildcards.kind}} {{wildcards.control}} {{wildcards.seed}}"
 
 
-rule tune_with_hints:  # LLM''
+rule prompt_augmentation:  # what LLM'' has learnt
     input:
         writers,
-        rules.tune_trunk.output,
+        lambda w: [*tuned("trunk", w.seed), *tuned("with_hints", w.seed)],
     output:
         notebook=f"{RUN}/notebooks/05_prompt_augmentation_s{{seed}}.ipynb",
-        files=[f"{RUN}/llm/with_hints-s{{seed}}/{file}" for file in LLM_FILES],
         picture=picture("tuning_with_hints_s{seed}", "LLM"),
     params:
         "-p seed {seed}",
     threads: CORES
     shell:
-        papermill("05_prompt_augmentation") + f" && rm -rf {shlex.quote(RUN)}/llm/.with_hints-s{{wildcards.seed}}-*"
+        papermill("05_prompt_augmentation")
 
 
 rule ask:  # an LLM about a backbone's lists or ratings
@@ -332,7 +336,7 @@ if PRESET.tuning.taken_from:  # in place of tuning
         shell:
             "cp {input:q} $(dirname {output[0]:q})"
 
-    ruleorder: take_llm > tune_trunk > tune_without_hints > tune_with_hints
+    ruleorder: take_llm > tune
 
 
 if PRESET.published:  # in place of fitting, tuning and asking
@@ -356,7 +360,7 @@ if PRESET.published:  # in place of fitting, tuning and asking
             f"python scripts/replay.py {NAMED} unpack"
 
     ruleorder: unpack > backbone > second_opinion > ask > data_augmentation > memorization_probe
-    ruleorder: unpack > tune_trunk > tune_without_hints > tune_with_hints
+    ruleorder: unpack > tune
 
 
 rule base_row:
@@ -397,8 +401,9 @@ rule all:  # every file of the run, so that a deleted one is made again, with wh
             rules.memorization_probe.output,
             expand(rules.take_llm.output, llm=TUNED, seed=PRESET.seeds) if PRESET.tuning.taken_from else
             [expand(rules.backbone.output, name=WRITERS.values(), seed=PRESET.seeds, fit="out_of_fold"),
-             expand([*rules.tune_trunk.output, *rules.tune_without_hints.output, *rules.tune_with_hints.output],
-                    seed=PRESET.seeds)] if TUNED else [],
+             expand(rules.tune.output, checkpoint=TUNED, seed=PRESET.seeds),
+             expand([*rules.instruction_tuning.output, *rules.prompt_augmentation.output], seed=PRESET.seeds)]
+            if TUNED else [],
             expand(rules.data_augmentation.output, kind=MADE, seed=PRESET.seeds),
         ],
         all_opinions("parquet"),

