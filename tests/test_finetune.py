@@ -424,7 +424,7 @@ def test_two_processes_end_with_the_weights_of_one_also_when_stopped(tmp_path, e
 
 def test_the_accelerate_profile_is_one_that_accelerate_reads():
     (file,) = (Path(__file__).parents[1] / "profiles" / "accelerate").glob("*.yaml")
-    config = load_config_from_file(file)
+    config = load_config_from_file(str(file))
     assert (config.distributed_type, config.num_processes) == ("MULTI_GPU", 2)
 
 
