@@ -43,7 +43,8 @@ def tune(run: Run, checkpoint: str, seed: int) -> Path:
         rows = trunk_rows(preset, ready, ranker, seed)
     else:
         rows = branch_rows(preset, ready, ranker, out_of_fold(run, seed), seed, checkpoint == "with_hints")
-    folder = finetune.tune(llm, rows, settings, rate, run.path(f"llm/{checkpoint}-s{seed}"), seed)
+    folder = run.path(f"llm/{checkpoint}-s{seed}")
+    finetune.tune(llm, rows, settings, rate, folder, seed)
     if finetune.is_first_process():
         finetune.clean(folder)
     if torch.distributed.is_initialized():
