@@ -52,8 +52,8 @@ def main() -> None:
     answers = run.path(f"scores/.answers/{f'rating-{asked.llm}-{s}' if shared else name}.parquet")
     if task == "rating":
         length, scale = preset.prompts.rated_history, ready.dataset.scale
-        told = [("deployed", cases, hints)]
-        found = rate(ranker.llm, ready.histories, ranker.titles, told, length, scale, answers, name, preset.row_tokens)
+        llm, titles = ranker.llm, ranker.titles
+        found = rate(llm, ready.histories, titles, cases, hints, length, scale, answers, name, preset.row_tokens)
     else:
         lists = with_target(candidate_lists(cases.cases, cases.items))
         prompts = [ranker.prompt(each, hints) for each in lists]

@@ -150,7 +150,7 @@ def expected_ratings(fit, parts, hinted, users, titles):
         for user in users:
             n = N_TRAIN[user]
             text, branches = rating_prompt(user, n, [SEQUENCES[user][n + (part == "test")]], fit, hinted, titles)
-            key = f"deployed-rating-{user}-{n}"
+            key = f"rating-{user}-{n}"
             out[key] = (text, [*out.get(key, (text, []))[1], *branches])
     return out
 

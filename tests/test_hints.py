@@ -105,8 +105,12 @@ def test_ratings_are_asked_with_each_one_s_hints_and_come_back_case_by_case(tmp_
     monkeypatch.setattr(batches, "score_row", score_row)
     llm = Characters(lambda prefix, text: float(text[-1]) * (-1 if "Brazil" in text else 1))
     known = Predictions(CASES, None, None, PREDICTED, np.zeros((3, 0)))
-    asked = [("deployed", known, None), ("out_of_fold", known.only(CASES["user"].to_numpy() == 0), HINTS)]
-    found = rate(llm, KNOWN, WHOLE, asked, 5, (1, 5), tmp_path / "x.parquet", "test", 512)
+    asked = (known, None), (known.only(CASES["user"].to_numpy() == 0), HINTS)
+    told = [
+        rate(llm, KNOWN, WHOLE, *each, 5, (1, 5), tmp_path / f"{n}.parquet", "test", 512)
+        for n, each in enumerate(asked)
+    ]
+    found = pd.concat(told, ignore_index=True)
     p = np.exp(np.arange(1, 6)) / np.exp(np.arange(1, 6)).sum()
     high, low = p @ np.arange(1, 6), p[::-1] @ np.arange(1, 6)
     assert found.columns.tolist() == ["part", "user", "item", "rating", "backbone", "expected", "likeliest"]
@@ -115,10 +119,11 @@ def test_ratings_are_asked_with_each_one_s_hints_and_come_back_case_by_case(tmp_
     assert rows == [ghost, brazil, other, ghost, brazil]
     assert found["expected"].to_numpy() == pytest.approx([high, low, high, high, low], abs=1e-5)
     assert found["likeliest"].tolist() == [5, 1, 5, 5, 1]
-    texts = {prompt.key: llm.text(prompt) + "".join(llm.branches(prompt)) for prompt in llm.read}
-    assert set(texts) == {"deployed-rating-0-2", "deployed-rating-2-1", "out_of_fold-rating-0-2"}
-    for key, text in texts.items():
-        assert ("similar taste" in text) == ("predicts" in text) == key.startswith("out_of_fold")
+    assert sorted(prompt.key for prompt in llm.read[:2]) == ["rating-0-2", "rating-2-1"]
+    assert [prompt.key for prompt in llm.read[2:]] == ["rating-0-2"]
+    for n, prompt in enumerate(llm.read):
+        text = llm.text(prompt) + "".join(llm.branches(prompt))
+        assert ("similar taste" in text) == ("predicts" in text) == (n == 2)
 
 
 def test_validation_and_test_cases_of_one_history_share_a_prompt_and_keep_their_own_ratings(tmp_path, monkeypatch):
@@ -128,8 +133,8 @@ def test_validation_and_test_cases_of_one_history_share_a_prompt_and_keep_their_
     rows = [("valid", 0, 2, 5.0, 3), ("test", 2, 3, 4.0, 2), ("test", 0, 1, 1.0, 3)]
     cases = pd.DataFrame(rows, columns=["part", "user", "item", "rating", "prefix"])
     known = Predictions(cases, None, None, np.array([1.5, 2.5, 3.5], dtype=np.float32), np.zeros((3, 0)))
-    found = rate(llm, KNOWN, WHOLE, [("a", known, None)], 5, (1, 5), tmp_path / "x.parquet", "test", 512)
-    assert sorted(prompt.key for prompt in llm.read) == ["a-rating-0-3", "a-rating-2-2"]
+    found = rate(llm, KNOWN, WHOLE, known, None, 5, (1, 5), tmp_path / "x.parquet", "test", 512)
+    assert sorted(prompt.key for prompt in llm.read) == ["rating-0-3", "rating-2-2"]
     columns = ["part", "user", "item", "rating", "backbone", "likeliest"]
     told = found[columns].sort_values(["user", "part"]).to_numpy().tolist()
     assert told == [["test", 0, 1, 1, 3.5, 2], ["valid", 0, 2, 5, 1.5, 3], ["test", 2, 3, 4, 2.5, 4]]

@@ -132,7 +132,7 @@ def test_the_llm_rates_on_the_scale_that_the_data_have(tmp_path, monkeypatch):
     histories = ten_histories()
     titles = Titles.told_apart(llm, histories.titles)
     known = Predictions(CASES, None, None, np.array([11.0, 3.5]), np.zeros((1, 0)))
-    found = rate(llm, histories, titles, [("deployed", known, None)], 5, (1, 10), tmp_path / "a.parquet", "", 512)
+    found = rate(llm, histories, titles, known, None, 5, (1, 10), tmp_path / "a.parquet", "", 512)
     assert found["expected"].tolist() == pytest.approx([4, 4]) and found["likeliest"].tolist() == [1, 1]
     assert found["backbone"].tolist() == [10, 3.5]
 

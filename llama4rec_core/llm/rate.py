@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,8 @@ def rate(
     llm: LLM,
     histories: Histories,
     titles: Titles,
-    asked: Sequence[tuple[str, Predictions, Hints | None]],
+    asked: Predictions,
+    hints: Hints | None,
     length: int,
     scale: tuple[float, float],
     path: Path,
@@ -32,20 +32,15 @@ def rate(
     """What the LLM predicts for every case: columns part, user, item, rating, backbone (clipped to the scale), expected
     (over the scale), likeliest.
 
-    asked: a name, the cases with a backbone's ratings, and the hints that prompts carry (None: LLM' or untuned), each.
-    titles: as prompts quote them. length: rated titles of the history. The LLM's own answers are left in `path`,
-    resumably.
+    asked: the cases with a backbone's ratings. hints: what prompts carry (None: LLM' or untuned). titles: as prompts
+    quote them. length: rated titles of the history. The LLM's own answers are left in `path`, resumably.
     """
-    groups = [
-        (f"{name}-{key}", rows, hints)
-        for name, predictions, hints in asked
-        for key, rows in rating_groups(predictions.cases, predictions.ratings)
-    ]
-    prompts = [rating_prompt(llm, histories, titles, key, rows, length, hints) for key, rows, hints in groups]
+    groups = rating_groups(asked.cases, asked.ratings)
+    prompts = [rating_prompt(llm, histories, titles, key, rows, length, hints) for key, rows in groups]
     scores = batches.score(llm, prompts, path, what, row_tokens)
     by_key = {key: rows.sort_values(["branch", "choice"])["log_p"].to_numpy() for key, rows in scores.groupby("key")}
     told, out = Scale.of(llm, histories.scale), []
-    for key, rows, _ in groups:
+    for key, rows in groups:
         log_p = told.log_p(by_key[key])  # [M, R]
         backbone = np.clip(rows["predicted"].to_numpy(), *scale)
         expected, likeliest = np.exp(log_p) @ histories.values, histories.values[log_p.argmax(axis=1)]
