@@ -5,6 +5,7 @@ import hashlib
 import pandas as pd
 import pytest
 
+from llama4rec_core.data import own as own_module
 from llama4rec_core.data import read_own
 
 
@@ -78,3 +79,44 @@ def test_own_file_of_another_kind_encoding_or_place(own, tmp_path):
     (tmp_path / "x.parquet").write_bytes(b"no parquet")
     with pytest.raises(ValueError, match="x.parquet is not readable as parquet"):
         read_own(tmp_path / "x.parquet", own[1])
+
+
+LINES = ["userId,item,rating,timestamp", "007,a,4.5,10", '8,"b, c",,20', "8,a,1,30"]
+FAULTS = {
+    "as it should be": [],
+    "dates": ["9,a,3,2020-01-02"],
+    "a field too many": ["9,a,3,40,1"],
+    "an empty line": ["", "9,a,3,40"],
+    "a line break in a field": ['9,"a\nb",3,40'],
+    "a word for a number": ["9,a,good,40"],
+    "a time with a fraction": ["9,a,3,4.5"],
+    "a repetition": ["8,a,2,40"],
+    "no user": [",a,2,40"],
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_large_file_is_read_as_a_small_one_and_its_faults_are_told_alike(tmp_path, monkeypatch, fault):
+    files = tmp_path / "plays.csv", tmp_path / "songs.csv"
+    files[0].write_text("\n".join([*LINES, *FAULTS[fault]]) + "\n")
+    files[1].write_text('item,title\na,A\n"b, c",BC\n"a\nb",AB\n')
+    found, large = [], []
+    read = own_module._read_large
+    monkeypatch.setattr(own_module, "_read_large", lambda *how: large.append(read(*how)) or large[-1])
+    for size in (10**9, 0):
+        monkeypatch.setattr(own_module, "LARGE", size)
+        try:
+            found.append(read_own(*files))
+        except ValueError as error:
+            found.append(str(error))
+    small, other = found
+    if isinstance(small, str):
+        assert small == other
+    else:
+        pd.testing.assert_frame_equal(small.interactions, other.interactions)
+        assert small.sha256 == other.sha256 and small.users.equals(other.users) and small.items.equals(other.items)
+    as_columns = large[0] is not None  # of plays.csv; songs.csv has a line break in a field
+    assert as_columns == (fault in ("as it should be", "dates", "a word for a number", "a time with a fraction",
+                                    "a repetition"))  # fmt: skip
+    if fault == "as it should be":
+        assert set(small.users["user_id"]) == {"007", "8"} and small.interactions["rating"].isna().sum() == 1

@@ -41,10 +41,13 @@ class Dataset:
 
         Ratings are written without needless zeros (4, 3.5). For ML-100K this is the very text of the official `u.data`.
         """
-        frame, users, items = self.interactions, self.users["user_id"].tolist(), self.items["item_id"].tolist()
-        columns = (frame[column].tolist() for column in ("user", "item", "rating", "time"))
-        lines = (f"{users[u]}\t{items[i]}\t{r:g}\t{t}\n" for u, i, r, t in zip(*columns, strict=True))
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
+        users, items, digest = self.users["user_id"].tolist(), self.items["item_id"].tolist(), hashlib.sha256()
+        for start in range(0, len(self.interactions), 100_000):  # a block at a time: data may be large
+            block = self.interactions.iloc[start : start + 100_000]
+            columns = (block[column].tolist() for column in ("user", "item", "rating", "time"))
+            lines = (f"{users[u]}\t{items[i]}\t{r:g}\t{t}\n" for u, i, r, t in zip(*columns, strict=True))
+            digest.update("".join(lines).encode())
+        return digest.hexdigest()
 
 
 def make_dataset(
@@ -88,27 +91,29 @@ def make_dataset(
     times = pd.to_numeric(written, errors="coerce")  # integers stay exact, also beyond 2^53
     problem = ", column 'time': {} is no whole number of seconds; write it like 881250949 or 2026-11-26"
     _refuse(times.astype(np.float64) % 1 != 0, written, file, problem)
-    pairs = pd.DataFrame({"user": user_ids, "item": item_ids})
+    (of_user, users_there), (of_item, items_there) = map(pd.factorize, (user_ids, item_ids))
+    pairs = pd.Series(of_user * len(items_there) + of_item, interactions.index)
     repeated = pairs.duplicated()
     if repeated.any():
-        user, item = pair = pairs.iloc[repeated.argmax()]
-        first = _row(pairs, (pairs == pair).all(axis=1))
-        problem = f": user {user!r} and item {{}} are there a second time (first: {first}); "
-        _refuse(repeated, pairs["item"], file, problem + "keep one interaction of a user with an item")
+        at = repeated.argmax()
+        first = _row(pairs, pairs == pairs.iloc[at])
+        problem = f": user {user_ids.iloc[at]!r} and item {{}} are there a second time (first: {first}); "
+        _refuse(repeated, item_ids, file, problem + "keep one interaction of a user with an item")
 
-    kept_users, kept_items = _in_order(user_ids), _in_order(item_ids)
+    kept_users, kept_items = _in_order(users_there), _in_order(items_there)
     users = pd.DataFrame({"user": []}, dtype="str") if users is None else users
     user_table = _features(users, "user", kept_users, users_file)
     item_table = _features(items, "item", kept_items, items_file)
-    untitled = item_ids.isin(item_table.loc[item_table["title"].str.strip() == "", "item_id"])
+    dense_user, dense_item = kept_users.get_indexer(users_there)[of_user], kept_items.get_indexer(items_there)[of_item]
+    untitled = pd.Series((item_table["title"].str.strip() == "").to_numpy()[dense_item], interactions.index)
     if untitled.any():
         raise ValueError(
             f"{items_file} has no title for item {item_ids.iloc[untitled.argmax()]!r} "
             f"({file}, {_row(item_ids, untitled)}); add the item with its title, or remove its interactions"
         )
     frame = pd.DataFrame({"rating": ratings, "time": times}).astype({"rating": np.float32, "time": np.int64})
-    frame.insert(0, "user", kept_users.get_indexer(user_ids).astype(np.int32))
-    frame.insert(1, "item", kept_items.get_indexer(item_ids).astype(np.int32))
+    frame.insert(0, "user", dense_user.astype(np.int32))
+    frame.insert(1, "item", dense_item.astype(np.int32))
     return Dataset(name, frame.reset_index(drop=True), user_table, item_table, scale, source)
 
 
@@ -164,7 +169,9 @@ def table_1(dataset: Dataset) -> pd.DataFrame:
 
 def given(interactions: pd.DataFrame) -> pd.Series:
     """Which interactions carry a rating: something stands in that column, if there is one."""
-    written = interactions.get("rating", pd.Series("", interactions.index))
+    written = interactions.get("rating", pd.Series(np.nan, interactions.index))
+    if written.dtype.kind in "iuf":
+        return written.notna()
     return written.astype("str").fillna("").str.strip() != ""
 
 
@@ -195,9 +202,9 @@ def _ids(column: pd.Series, file: Path | str) -> pd.Series:
     return ids
 
 
-def _in_order(ids: pd.Series) -> pd.Index:
-    """The distinct ids in the order of their dense ids: by number where all are whole numbers, else by text."""
-    distinct = ids.unique().tolist()
+def _in_order(ids: pd.Index) -> pd.Index:
+    """Distinct ids in the order of their dense ids: by number where all are whole numbers, else by text."""
+    distinct = ids.tolist()
     numbers = all(text.isascii() and text.isdigit() for text in distinct)
     return pd.Index(sorted(distinct, key=lambda text: (int(text) if numbers else 0, text)))
 

@@ -7,12 +7,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+from pyarrow import compute as pc
+from pyarrow import csv as arrow_csv
 
 from llama4rec_core.data.bookcrossing import k_core
 from llama4rec_core.data.dataset import Dataset, make_dataset
 from llama4rec_core.data.lines import decode, table_of
 
 SEPARATORS = ",;\t|"
+LARGE = 50_000_000  # bytes of a CSV that is not read line by line
 HEADERS = {  # what a column may also be called
     "user": ("userId", "user_id", "userid", "UserID"),
     "item": ("itemId", "item_id", "itemid", "ItemID", "movieId", "movie_id"),
@@ -57,7 +61,8 @@ def read_table(path: Path | str, columns: Mapping[str, Sequence[str]] | None = N
     path = Path(path)
     suffixes = [suffix.lower() for suffix in path.suffixes[-2:] if suffix.lower() in (".csv", ".tsv", ".txt", ".gz")]
     if suffixes and suffixes != [".gz"]:
-        table = _read_csv(path, separator)
+        table = _read_large(path, separator, columns or {}) if _is_large(path) else None
+        table = _read_csv(path, separator) if table is None else table
     elif path.suffix.lower() == ".parquet":
         try:
             table = pd.read_parquet(path).reset_index(drop=True).rename_axis("row")
@@ -94,10 +99,48 @@ def _seconds(written: pd.Series) -> pd.Series:
     return seconds.astype("Int64").astype("str").where(times.notna(), text)
 
 
+def _is_large(path: Path) -> bool:
+    return path.exists() and path.stat().st_size > LARGE and path.suffix.lower() != ".gz"
+
+
+def _read_large(path: Path, separator: str | None, columns: Mapping[str, Sequence[str]]) -> pd.DataFrame | None:
+    """A large CSV, column by column: the same table, its ratings and times as numbers. None where a line is not as it
+    must be: then `_read_csv` says which."""
+    with open(path, encoding="utf-8-sig", errors="replace") as file:
+        first = file.readline().rstrip("\r\n")
+    separator = separator or _separator_of(first)
+    kinds = {"rating": pa.float64(), "time": pa.int64()}
+    known = {name: kind for ours, kind in kinds.items() for name in (ours, *HEADERS[ours], *columns.get(ours, ()))}
+    names = [name.strip().strip('"') for name in first.split(separator)]
+    for numbers in (known, {}):  # times may be dates
+        types = {name: numbers.get(name, pa.string()) for name in names}
+        try:
+            table = arrow_csv.read_csv(
+                path,
+                parse_options=arrow_csv.ParseOptions(delimiter=separator, ignore_empty_lines=False),
+                convert_options=arrow_csv.ConvertOptions(column_types=types, null_values=[""]),
+            )
+        except pa.ArrowInvalid:
+            continue
+        texts = [column for column in table.columns if column.type == pa.string()]
+        odd = [
+            pc.equal(texts[0], ""),
+            *(pc.match_substring(text, "\n") for text in texts),
+        ]  # lines that count otherwise
+        if table.column_names != names or len(set(names)) < len(names) or any(pc.any(each).as_py() for each in odd):
+            return None
+        table = table.to_pandas(split_blocks=True, self_destruct=True)
+        return table.set_axis(pd.RangeIndex(2, len(table) + 2, name="line"))
+    return None
+
+
+def _separator_of(first_line: str) -> str:
+    return max(SEPARATORS, key=first_line.count)  # the comma where there is none
+
+
 def _read_csv(path: Path, separator: str | None) -> pd.DataFrame:
     text = decode(path, "utf-8", gzip.decompress if path.suffix.lower() == ".gz" else bytes)
-    first = text.split("\n", 1)[0]
-    separator = separator or max(SEPARATORS, key=first.count)  # the comma where there is none
+    separator = separator or _separator_of(text.split("\n", 1)[0])
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     try:
         records = dict((reader.line_num, record) for record in reader if record)
