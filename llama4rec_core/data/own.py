@@ -123,10 +123,8 @@ def _read_large(path: Path, separator: str | None, columns: Mapping[str, Sequenc
         except pa.ArrowInvalid:
             continue
         texts = [column for column in table.columns if column.type == pa.string()]
-        odd = [
-            pc.equal(texts[0], ""),
-            *(pc.match_substring(text, "\n") for text in texts),
-        ]  # lines that count otherwise
+        # where line numbers would be others: blank lines, line breaks in fields
+        odd = [*(pc.equal(text, "") for text in texts[:1]), *(pc.match_substring(text, "\n") for text in texts)]
         if table.column_names != names or len(set(names)) < len(names) or any(pc.any(each).as_py() for each in odd):
             return None
         table = table.to_pandas(split_blocks=True, self_destruct=True)
