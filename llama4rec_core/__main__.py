@@ -2,6 +2,7 @@
 
     python -m llama4rec_core check PRESET                      every problem of your own files at once, or what they are
     python -m llama4rec_core doctor                            what this machine has and lacks
+    python -m llama4rec_core estimate PRESET                   what the LLM will take on this machine: a minute or two
     python -m llama4rec_core tune PRESET LLM SEED              tune it, as the workflow does; also by torchrun
     python -m llama4rec_core export PRESET LLM SEED FOLDER     a tuned LLM as a plain Hugging Face folder
 
@@ -11,6 +12,7 @@ something is wrong or missing, the status is 1.
 
 import argparse
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from llama4rec_core.data import Dataset, as_set, table_1
 from llama4rec_core.data.check import mending, problems
 from llama4rec_core.data.split import HELD_OUT
 from llama4rec_core.llm.checkpoints import CHECKPOINTS, tune
+from llama4rec_core.llm.estimate import estimate
 from llama4rec_core.llm.export import export
 from llama4rec_core.run import Run
 
@@ -51,11 +54,21 @@ def survey(dataset: Dataset) -> str:
     return "\n".join(lines)
 
 
+def told(preset: presets.Preset) -> str:
+    """The estimate as text."""
+    with tempfile.TemporaryDirectory() as folder:
+        table = estimate(preset, Path(folder))
+    lines = table.assign(minutes=(table["seconds"] / 60).round(1)).drop(columns="seconds").to_string(index=False)
+    whole = f"about {table['seconds'].sum() / 60:.0f} minutes of the LLM's work on this machine"
+    return f"{lines}\n{whole}; fitting the backbones comes on top"
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m llama4rec_core", description=__doc__.splitlines()[0])
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("check").add_argument("preset")
     verbs.add_parser("doctor")
+    verbs.add_parser("estimate").add_argument("preset")
     tuning = verbs.add_parser("tune")
     tuning.add_argument("preset")
     tuning.add_argument("llm", choices=CHECKPOINTS)
@@ -71,6 +84,8 @@ def main(arguments: list[str] | None = None) -> int:
             said, well = check(presets.load(asked.preset))
         elif asked.verb == "doctor":
             said, well = doctor.report()
+        elif asked.verb == "estimate":
+            said, well = told(presets.load(asked.preset)), True
         elif asked.verb == "tune":
             said, well = f"{tune(Run.open(asked.preset), asked.llm, asked.seed)} is tuned", True
         else:
