@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -75,14 +76,11 @@ class Run:
         settings, record = _identity(run.preset), run.path("settings.json")
         if not record.exists():
             write_json(record, settings)
-        recorded, now = flat(read_json(record)), flat(settings)
-        for key in [*now, *recorded]:
-            if recorded.get(key) != now.get(key):
-                made = f"with {key} = {recorded[key]!r}" if key in recorded else f"before there was a setting {key}"
-                raise ValueError(
-                    f"results/runs/{run.preset.name} was made {made}, the preset now says {now.get(key)!r}: "
-                    "delete that folder or give the preset another name"
-                )
+        for key, was, now in changed(read_json(record), settings):
+            raise ValueError(
+                f"results/runs/{run.preset.name} was made with {key} = {was!r}, the preset now says {now!r}: "
+                "delete that folder or give the preset another name"
+            )
         run.note_raw_files()
         return run
 
@@ -199,8 +197,16 @@ def _identity(preset: Preset) -> dict:
     return content
 
 
-def flat(content: dict, before: str = "") -> dict:
+def changed(recorded: dict, now: dict) -> list[tuple[str, Any, Any]]:
+    """Settings that differ: name, what was recorded, what is now. A setting that was not there yet had its default."""
+    defaults = _flat(presets.as_dict(Preset(name="default")))
+    was, now = _flat(recorded), _flat(now)
+    pairs = ((key, was.get(key, defaults.get(key)), now.get(key)) for key in {**now, **was})
+    return [(key, before, after) for key, before, after in pairs if before != after]
+
+
+def _flat(content: dict, before: str = "") -> dict:
     out = {}
     for key, value in content.items():
-        out |= flat(value, f"{before}{key}.") if isinstance(value, dict) else {f"{before}{key}": value}
+        out |= _flat(value, f"{before}{key}.") if isinstance(value, dict) else {f"{before}{key}": value}
     return out

@@ -19,7 +19,7 @@ from llama4rec_core.backbones.predict import read_predictions
 from llama4rec_core.data.prepared import Prepared, read_prepared
 from llama4rec_core.files import read_frame, read_json, whole_folder, write_frame, write_json, write_text
 from llama4rec_core.published import pack_lists, pack_ratings, unpack_lists, unpack_ratings
-from llama4rec_core.run import MADE, Run, flat
+from llama4rec_core.run import MADE, Run, changed
 from llama4rec_core.variants import asked, rows_of
 
 PARTS = ("valid", "test")
@@ -108,11 +108,10 @@ def check(run: Run, ready: Prepared, of: Path, record: dict) -> None:
     wrong = []
     if record["split_sha256"] != ready.split.sha256:
         wrong.append("it was made with other data or another split than this run's")
-    ours, theirs = flat(read_json(run.path("settings.json"))), flat(record["run"]["preset"])
     wrong += [
-        f"{key} was {theirs.get(key)!r}, the preset now says {ours.get(key)!r}"
-        for key in {**theirs, **ours}
-        if key != "name" and theirs.get(key) != ours.get(key)
+        f"{key} was {was!r}, the preset now says {now!r}"
+        for key, was, now in changed(record["run"]["preset"], read_json(run.path("settings.json")))
+        if key != "name"
     ]
     for file, expected in record["sha256"].items():
         if not (of / file).exists() or sha256(of / file) != expected:

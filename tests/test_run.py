@@ -27,13 +27,14 @@ def test_a_folder_refuses_other_settings_but_takes_more_seeds_backbones_and_pric
         Run.open(preset(tmp_path, "instructions: {tokens: 5}"))
 
 
-def test_a_folder_of_before_a_setting_says_so(results, tmp_path):
+def test_a_setting_that_was_not_there_yet_had_its_default(results, tmp_path):
     record = Run.open(preset(tmp_path, "seeds: [0]")).path("settings.json")
     content = json.loads(record.read_text())
     del content["instructions"]["trunk"]["rated"]
     record.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="before there was a setting instructions.trunk.rated"):
-        Run.open(preset(tmp_path, "seeds: [0]"))
+    Run.open(preset(tmp_path, "seeds: [0]"))
+    with pytest.raises(ValueError, match="made with instructions.trunk.rated = 0.15, the preset now says 0.5"):
+        Run.open(preset(tmp_path, "instructions: {trunk: {rated: 0.5}}"))
 
 
 def own(folder, rows=((1, 2, 3),)):
