@@ -63,9 +63,8 @@ def main() -> None:
     about["interactions"] = data["train"] + data["valid"] + data["test"]
     lines = [about | {"job": name, "seconds": round(s, 1), "peak_mb": round(mb)} for name, (s, mb) in found.items()]
     file = Path(paths.ROOT, "results", "benchmarks", "walk.csv")
-    before = pd.read_csv(file) if file.exists() else pd.DataFrame(columns=["preset"])
-    kept = before[before["preset"] != run.preset.name]
-    pd.concat([kept, pd.DataFrame(lines)], ignore_index=True).to_csv(file, index=False)
+    frames = [pd.read_csv(file).query("preset != @run.preset.name")] if file.exists() else []
+    pd.concat([*frames, pd.DataFrame(lines)], ignore_index=True).to_csv(file, index=False)
 
 
 if __name__ == "__main__":
