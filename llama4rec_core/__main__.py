@@ -13,6 +13,7 @@ something is wrong or missing, the status is 1.
 import argparse
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +21,12 @@ import numpy as np
 from llama4rec_core import doctor, presets
 from llama4rec_core.data import Dataset, as_set, table_1
 from llama4rec_core.data.check import mending, problems
-from llama4rec_core.data.split import HELD_OUT
+from llama4rec_core.data.split import HELD_OUT, split
 from llama4rec_core.llm.checkpoints import CHECKPOINTS, tune
 from llama4rec_core.llm.estimate import estimate
 from llama4rec_core.llm.export import export
+from llama4rec_core.llm.model import load_tokenizer
+from llama4rec_core.llm.titles import lengths
 from llama4rec_core.run import Run
 
 
@@ -34,11 +37,12 @@ def check(preset: presets.Preset) -> tuple[str, bool]:
         said = "\n".join(f"- {each}" for each in found)
         yaml = mending(found)
         return f"{len(found)} problem(s):\n{said}\n" + (f"\nIn the preset:\n\n{yaml}" if yaml else ""), False
-    return survey(as_set(preset.data)), True
+    return survey(as_set(preset.data), preset.llm), True
 
 
-def survey(dataset: Dataset) -> str:
-    """Table 1, the long tail, the ratings, and what each protocol needs."""
+def survey(dataset: Dataset, llm: str) -> str:
+    """Table 1, the long tail, the ratings, what each protocol needs and holds out, and the titles as `llm` reads
+    them."""
     users, items = (np.bincount(dataset.interactions[name]) for name in ("user", "item"))
     top = np.sort(items)[::-1][: max(1, len(items) // 10)].sum() / items.sum()
     ratings = dataset.interactions["rating"].value_counts().sort_index()
@@ -47,11 +51,27 @@ def survey(dataset: Dataset) -> str:
         f"the most popular tenth of the items has {top:.0%} of the interactions",
         "ratings: " + ", ".join(f"{rating:g}: {count:,}" for rating, count in ratings.items()),
         f"without a rating: {len(dataset.interactions) - ratings.sum():,}",
+        _titles(list(dataset.items["title"]), llm),
     ]
     for protocol, held in HELD_OUT.items():
         few = (users < sum(held) + 1).sum()
         lines.append(f"{protocol}: {few} of {len(users)} users have too few interactions (it needs {sum(held) + 1})")
+        if not few:
+            lines.append(f"{protocol}: SHA-256 of the split is {split(dataset, protocol).sha256}")
     return "\n".join(lines)
+
+
+def _titles(titles: list[str], llm: str) -> str:
+    """How long they are for a tokenizer, and how much of them tells one from the others."""
+    try:
+        tokenizer = load_tokenizer(llm)
+    except (OSError, ValueError) as error:
+        return f"titles were not counted in tokens: {str(error).splitlines()[0]}"
+    tokens = list(map(tuple, tokenizer([title + "\n" for title in titles], add_special_tokens=False).input_ids))
+    tables = {"title": [len(each) for each in tokens], "part that no other begins with": lengths(tokens)}
+    said = [f"{what}: {np.median(counts):g} (at most {max(counts)})" for what, counts in tables.items()]
+    twice = sum(count for count in Counter(tokens).values() if count > 1)
+    return f"tokens of a {', of the '.join(said)}; {twice:,} of {len(titles):,} titles are another's too"
 
 
 def told(preset: presets.Preset) -> str:

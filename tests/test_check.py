@@ -13,6 +13,8 @@ from llama4rec_core import presets
 from llama4rec_core.__main__ import check, main
 from llama4rec_core.data import as_set
 from llama4rec_core.data.prepared import prepare
+from llama4rec_core.data.split import split
+from llama4rec_core.llm.model import SMOLLM2, load_tokenizer
 
 PRESET = {"data": {"name": "own", "interactions": "plays.csv", "items": "songs.csv"}}
 
@@ -165,6 +167,24 @@ def test_the_survey_by_hand(tmp_path):
     assert well and "the most popular tenth of the items has 10% of the interactions" in said
     assert "ratings: 1: 12, 2: 12, 3: 12, 4: 12, 5: 12" in said
     assert "rolling: 0 of 3 users have too few" in said
+    dataset = as_set(load(tmp_path).data)
+    assert f"SHA-256 of the split is {split(dataset, 'rolling').sha256}" in said
+
+
+def test_titles_are_counted_in_the_tokens_that_the_llm_reads(tmp_path):
+    titles = ["Blue", "Blue", "Blue Moon", *(f"Blue {i}" for i in range(3, 20))]
+    write(tmp_path, plays(users=3), ["item,title", *(f"s{i},{title}" for i, title in enumerate(titles))])
+    said, _ = check(load(tmp_path))
+    read = load_tokenizer(SMOLLM2)
+    assert [read.tokenize(f"{title}\n") for title in ("Blue", "Blue Moon", "Blue 19")] == [
+        ["Blue", "Ċ"], ["Blue", "ĠMoon", "Ċ"], ["Blue", "Ġ", "1", "9", "Ċ"]
+    ]  # fmt: skip
+    # 2, 2, 3, seven of 4 and ten of 5 tokens; told apart by 2, 2, 2, 3 or (1 and 10 to 19 share theirs) 4
+    assert "tokens of a title: 4.5 (at most 5), of the part that no other begins with: 3.5 (at most 4)" in said
+    assert "2 of 20 titles are another's too" in said
+    (tmp_path / "unknown.yaml").write_text(yaml.safe_dump(PRESET | {"llm": str(tmp_path)}))
+    said, well = check(presets.load(tmp_path / "unknown.yaml"))
+    assert well and "titles were not counted in tokens: " in said
 
 
 hostile = st.one_of(

@@ -105,7 +105,7 @@ def load(
     None: all. seed: random weights instead of the model's own, drawn by it (a control).
     Raises FileNotFoundError for a folder without config or weights, ValueError where there are fewer layers.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer  # seconds to import: only where needed
+    from transformers import AutoConfig, AutoModelForCausalLM  # seconds to import: only where needed
     from transformers.utils import logging
 
     from llama4rec_core.llm import tree_attention  # noqa: F401  registers "tree"
@@ -118,7 +118,6 @@ def load(
         if each is not None:
             check_folder(each)
     where = device()
-    tokenizer = AutoTokenizer.from_pretrained(folder or name, trust_remote_code=False)
     settings = {"dtype": dtype or number_format(), "attn_implementation": "tree", "trust_remote_code": False}
     if seed is None:
         model = AutoModelForCausalLM.from_pretrained(checkpoint or folder or name, use_safetensors=True, **settings)
@@ -130,7 +129,14 @@ def load(
         keep_layers(model, layers)
     model = model.to(where).eval()
     digest = folder_sha256(folder) if folder is not None else str(getattr(model.config, "_commit_hash", None))
-    return LLM(name, model, tokenizer, digest, folder_sha256(checkpoint) if checkpoint is not None else "")
+    return LLM(name, model, load_tokenizer(name), digest, folder_sha256(checkpoint) if checkpoint is not None else "")
+
+
+def load_tokenizer(name: str):
+    """Hugging Face's tokenizer of an LLM. Raises OSError where there is none."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(source(name), trust_remote_code=False)
 
 
 def source(name: str) -> Path | str:
