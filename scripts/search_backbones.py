@@ -29,6 +29,7 @@ COLUMNS = ["backbone", "settings", "seed", "valid_metric", "valid", "epochs", "s
 def searched(run: Run, name: str, tried: list[dict], seeds: list[int], path: Path) -> None:
     """Fit, and append the best validation value of each setting and seed to `path`. Raises ValueError for a setting
     that the backbone does not have."""
+    run.require("data/dataset.json")
     ready = read_prepared(run.path("data"), run.preset)
     data, valid = training_data(ready.dataset, ready.split.train, task_of(name)), ready.split.valid
     own = run.preset.backbone_settings.get(name) or {}
