@@ -27,9 +27,6 @@ _SHARP = 1e-10  # how well tau is found, relative to it
 _SHARPEST = 1e3  # tau times the largest distance of a candidate from its target
 
 
-# --- equation 4: the most similar user -------------------------------------------------------------
-
-
 def most_similar_user(embeddings) -> np.ndarray:
     """Eq. 4: of each user the other one with the largest cosine similarity; `embeddings` [U, D], the answer int64 [U].
 
@@ -52,9 +49,6 @@ def most_similar_user(embeddings) -> np.ndarray:
         best = cosine.max(axis=1, keepdims=True)
         similar[start : start + block] = np.argmax(cosine >= best - _EQUAL, axis=1)
     return similar
-
-
-# --- equations 5 and 7: how much a user leans on the LLM -------------------------------------------
 
 
 def long_tail_coefficient(n) -> np.ndarray:
@@ -107,9 +101,6 @@ def _check_alphas(alpha_1: float, alpha_2: float) -> None:
             raise ValueError(f"{name} must lie between 0 and 1, got {value}")
 
 
-# --- U_LLM and U_Rec of a list ---------------------------------------------------------------------
-
-
 def positional_utility(k: int) -> np.ndarray:
     """U_Rec of a list of k candidates: position s gets -s * C with C = 1, so -1, -2, ..., -k."""
     return -np.arange(1.0, k + 1)
@@ -152,9 +143,6 @@ def utilities(llm_scores, rec_scores, kind: str) -> tuple[np.ndarray, np.ndarray
     if kind == "standardised":
         return standardise(llm), standardise(rec)
     raise ValueError(f"the kind of utility must be one of {', '.join(UTILITIES)}, got {kind!r}")
-
-
-# --- equation 6: the final utility -----------------------------------------------------------------
 
 
 def blend(alpha, u_llm, u_rec) -> np.ndarray:
@@ -206,9 +194,6 @@ def rerank(items, utility) -> np.ndarray:
 def aggregate(items, llm_scores, rec_scores, alpha, kind: str = "positions") -> np.ndarray:
     """Section 4.4.2 in one step: candidates `items` [N, C] in the backbone's order -> the final order [N, C]."""
     return rerank(items, blend(alpha, *utilities(llm_scores, rec_scores, kind)))
-
-
-# --- choosing alpha_1 and alpha_2 on validation ----------------------------------------------------
 
 
 def sharpness(utility, target) -> float:
@@ -330,9 +315,6 @@ def cross_fitted(
     for each in np.unique(fold):
         values[fold == each] = np.asarray(apply(choose(fold != each)))[fold == each]
     return values
-
-
-# --- the stack: several opinions at once -----------------------------------------------------------
 
 
 def stack_lists(features, target, ridge: float = 1.0) -> np.ndarray:

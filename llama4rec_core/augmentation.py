@@ -11,8 +11,6 @@ Two controls make tables of the same size without an LLM, at random and by popul
 the LLM's.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path

@@ -20,8 +20,6 @@ DRAWS = 2_000  # bootstrap draws
 FLIPS = 10_000  # sign patterns of the permutation test
 DETECTABLE = 2.8  # standard errors: such a difference is found in four of five experiments, at the 5% level
 
-# --- metrics per case ------------------------------------------------------------------------------
-
 
 def target_rank(items, target) -> np.ndarray:
     """1-based position of `target` [N] in the ranked lists `items` [N, C]; 0 where it is missing. int64 [N].
@@ -71,9 +69,6 @@ def random_order_ndcg(n_candidates: int, k: int) -> float:
     return float((1 / np.log2(np.arange(1, min(k, n_candidates) + 1) + 1)).sum() / n_candidates)
 
 
-# --- means per user --------------------------------------------------------------------------------
-
-
 def per_user(values, users) -> pd.Series:
     """Mean over each user's cases of `values` [N]: a float series [U] with sorted index `user`.
 
@@ -100,9 +95,6 @@ def rating_metrics(predicted, actual, users) -> pd.DataFrame:
     """
     error = rating_error(predicted, actual)
     return pd.DataFrame({"MSE": per_user(error**2, users), "MAE": per_user(np.abs(error), users)}).reset_index()
-
-
-# --- intervals -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -182,9 +174,6 @@ def history_group(n_interactions) -> np.ndarray:
     """
     n = np.asarray(n_interactions)
     return np.where(n > np.median(n), "long", "tail")
-
-
-# --- tests -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -293,9 +282,6 @@ def holm(p) -> np.ndarray:
     order = made[np.argsort(p[made])]
     adjusted[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)))
     return adjusted
-
-
-# --- checks and small parts ------------------------------------------------------------------------
 
 
 def _ranks(rank, k: int) -> np.ndarray:

@@ -83,9 +83,6 @@ def _png(fig: Figure) -> bytes:
     raise ValueError(f"the figure {fig.get_suptitle()!r} is larger than {MAX_BYTES:,} bytes even at 60 dots per inch")
 
 
-# --- the data --------------------------------------------------------------------------------------
-
-
 def long_tail(interactions: pd.DataFrame) -> Figure:
     """Interactions of each user and each item, ranked, on log-log axes. `interactions` has columns user, item."""
     _need(interactions, "user", "item")
@@ -104,9 +101,6 @@ def long_tail(interactions: pd.DataFrame) -> Figure:
         ax.set_title(f"{len(counts):,} {column}s, median {np.median(counts):g} interactions")
         ax.set_ylabel("interactions (count)" if column == "user" else "")
     return _finish(fig, f"The busiest 20% of users hold {shares['user']:.0%} of the interactions")
-
-
-# --- rows of the tables ----------------------------------------------------------------------------
 
 
 def forest(table: pd.DataFrame, finding: str = "") -> Figure:
@@ -233,9 +227,6 @@ def by_history_length(results: pd.DataFrame, metric: str) -> Figure:
     return _finish(fig, f"{metric}: {finding}", note)
 
 
-# --- the weights -----------------------------------------------------------------------------------
-
-
 def alpha_heatmap(grid: pd.DataFrame, chosen: tuple[float, float], test: pd.DataFrame | None = None) -> Figure:
     """What validation gains over the backbone alone, in nats (columns alpha_1, alpha_2, value); the chosen pair framed.
 
@@ -340,9 +331,6 @@ def orders(places: pd.DataFrame) -> Figure:
     return _finish(fig, f"What came next moves from place {' and '.join(moves)}")
 
 
-# --- training --------------------------------------------------------------------------------------
-
-
 def training_curve(log: pd.DataFrame) -> Figure:
     """Loss and validation metric by epoch, the kept epoch marked.
 
@@ -417,9 +405,6 @@ def all_curves(logs: dict[str, list[pd.DataFrame]]) -> Figure:
     return _finish(fig, f"Validation is best after {epochs} epochs", note)
 
 
-# --- the LLM's order -------------------------------------------------------------------------------
-
-
 def within_list(results: pd.DataFrame, metric: str = "NDCG@5") -> Figure:
     """Each judge alone: NDCG of lists that hold their target, or the RMSE of predicted ratings.
 
@@ -455,9 +440,6 @@ def _who_is_best(results: pd.DataFrame, error: bool) -> str:
         return finding
     other = f"{WHO.get(second, second)} ({value[second]:.3f})"
     return f"{finding}; {other} is a tie" if tie else f"{finding}, ahead of {other}"
-
-
-# --- shared parts ----------------------------------------------------------------------------------
 
 
 def _need(frame: pd.DataFrame, *columns: str) -> None:

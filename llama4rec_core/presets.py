@@ -5,8 +5,6 @@ once. `presets/schema.json` is this module as a JSON schema, for editors. One se
 one way of tuning or ranking stands in that way's section.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from pathlib import Path

@@ -64,9 +64,6 @@ _ORDER = {  # of lines and of Markdown columns; a name that is not here follows,
 }  # fmt: skip
 
 
-# --- lines -----------------------------------------------------------------------------------------
-
-
 def build(per_user: pd.DataFrame, preset: Preset, *, llm: bool = True) -> pd.DataFrame:
     """The lines (columns `COLUMNS`) of one table.
 
@@ -288,9 +285,6 @@ def in_order(table: pd.DataFrame, key: Sequence[str] = KEY) -> pd.DataFrame:
     return table.sort_values(keys, key=rank, kind="stable", ignore_index=True)
 
 
-# --- files -----------------------------------------------------------------------------------------
-
-
 def write(table: pd.DataFrame, path, caption: str) -> None:
     """Write `table` to `path` (.csv) and its Markdown twin beside it (.md), each whole or not at all.
 
@@ -419,9 +413,6 @@ def _number(x: float, decimals: int) -> str:
         return ""
     text = f"{x:.{decimals}f}"
     return text[1:] if text.startswith("-") and not float(text) else text
-
-
-# --- the Markdown twin -----------------------------------------------------------------------------
 
 
 def markdown(table: pd.DataFrame, caption: str) -> str:

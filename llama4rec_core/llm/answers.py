@@ -1,7 +1,5 @@
 """What an LLM wrote, made into data. Nothing it writes can raise, and every defect is named."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections import Counter

@@ -5,8 +5,6 @@ one cost report. Before a batch is sent its size is noted, so that what was real
 Answers are kept under a fingerprint of the LLM and of what it was asked: other questions never get old answers.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import time

@@ -4,8 +4,6 @@ What each is tuned on is made of files that the run has by then. Any launcher ma
 (`finetune.tune` says what several share).
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from pathlib import Path

@@ -4,8 +4,6 @@ Only needed work counts: 2 operations for each parameter of the body and token r
 the vocabulary's logits are computed.
 """
 
-from __future__ import annotations
-
 import time
 
 import pandas as pd

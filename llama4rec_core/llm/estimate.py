@@ -4,8 +4,6 @@ The LLM is asked about lists that hold their target. How many will is not known 
 neighbours of a user's last items stand for them here. Fitting backbones and starting notebooks come on top.
 """
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 from collections.abc import Iterator

@@ -12,8 +12,6 @@ Their targets are the windows' items (the last part of some users' training sequ
 before the windows, and the out-of-fold backbone was fitted on just that.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Tuning leaves whole models (LoRA matrices are merged, the rows of titles' tokens
 table), so bare `AutoModelForCausalLM` and any server that reads such folders give the same scores.
 """
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

@@ -5,8 +5,6 @@ checkpoints, resuming, gradient accumulation and several processes are the libra
 folder.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import time

@@ -1,7 +1,5 @@
 """The LLM's second verb: write what comes next, greedily, for a batch of prompts that share a beginning."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -8,8 +8,6 @@ the similar user too, and all numbers come from the out-of-fold backbone, which 
 Shapes: U users, C candidates.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

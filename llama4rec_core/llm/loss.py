@@ -12,8 +12,6 @@ second loss is what ranking by likelihood needs: not that the right title is lik
 others. A temperature T may soften it; T in front keeps the gradient's size. Yes and no have T = 1.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

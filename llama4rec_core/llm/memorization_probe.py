@@ -4,8 +4,6 @@ A data set's item file is known by heart, if at all, as lines "id|title". The LL
 on after other ids. A title is not to be guessed from its number, so any share of right answers is memory.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The LLM that a run asks: a local one with or without a checkpoint of its own, or one behind an address."""
 
-from __future__ import annotations
-
 from transformers import AutoTokenizer
 
 from llama4rec_core.data.histories import Histories

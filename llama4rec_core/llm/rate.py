@@ -1,7 +1,5 @@
 """Rating prediction by the LLM: the probabilities of the scale's ratings after each item, read in one tree a user."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The LLM's first verb: how likely is each branch of some prompts? One forward pass for a packed row."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

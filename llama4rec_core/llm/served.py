@@ -8,8 +8,6 @@ The key comes from the environment (LLAMA4REC_API_KEY) and is never written anyw
 file of the run before each request, so that a budget holds over kills and restarts.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Callable, Sequence

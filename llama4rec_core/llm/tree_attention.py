@@ -5,8 +5,6 @@ root attends to itself, and each prompt to the root and itself.
 Registered with `transformers` under the name "tree"; without `trees` it is the library's own "sdpa".
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -3,8 +3,6 @@
 The order in which they are shown is drawn from the prompt's key.
 """
 
-from __future__ import annotations
-
 import string
 from collections.abc import Sequence
 from pathlib import Path

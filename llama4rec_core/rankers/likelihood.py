@@ -4,8 +4,6 @@ The history stands last, so a title is asked for just where the history goes on.
 matter, and nothing can fail to parse. How much of a title counts is said by `llm/titles.py`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

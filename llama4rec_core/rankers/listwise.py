@@ -4,8 +4,6 @@ The order in which the candidates are shown is drawn from the prompt's key. Titl
 order.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path

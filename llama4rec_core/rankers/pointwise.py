@@ -2,8 +2,6 @@
 way). No list is shown, so no order can matter.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

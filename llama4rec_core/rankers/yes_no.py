@@ -3,8 +3,6 @@
 No list is shown, so no order can matter.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 
