@@ -301,7 +301,7 @@ rule tables:
         pairs=report(f"{RUN}/tables/pairs.csv", category="Tables"),
         gains=report(f"{RUN}/tables/gains.csv", category="Tables"),
         forests=[picture(f"forest_{task}", "Tables") for task in dict.fromkeys(map(task_of, PRESET.backbones))],
-        picture=picture("gains", "Tables"),
+        pictures=[picture(name, "Tables") for name in ("gains", "gain_and_cost")],
     params:
         "",
     threads: CORES

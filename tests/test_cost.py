@@ -3,6 +3,7 @@
 import pytest
 
 from llama4rec_core.llm import cost
+from llama4rec_core.presets import Preset
 
 OF = {"machine": "CPU", "asked": None}
 
@@ -40,6 +41,32 @@ def test_what_two_machines_answered_is_not_added_up():
 
 def test_the_machine_does_more_than_a_million_operations_a_second():
     assert cost.machine_rate(64, seconds=0.02) > 1e6
+
+
+def test_what_a_row_needs_of_an_llm_by_hand():
+    """The data of direct and sequential rows are made by LLM', those of rating rows by the untuned LLM."""
+    rows = ["Base", "IFT", "Llama4Rec", "w/o DA", "w/o PA", "random DA", "Base + item-kNN", "Base + biases"]
+    preset = Preset(name="x", backbones=["MF", "LightGCN", "DeepFM"], seeds=[0], rows=rows)
+    tuned = {"trunk-s0": 100, "without_hints-s0": 10, "with_hints-s0": 20}
+    spent = {"pairs-s0": (3, 4), "attributes-s0": (5, 0), "MF-base-untuned-s0": (9999, 0)}
+    for name, times in (("MF", 1), ("LightGCN", 3), ("DeepFM", 10)):
+        answers = {"base-without_hints": 40, "augmented-with_hints": 50, "base-with_hints": 60}
+        answers |= {"augmented-without_hints": 70, "random-with_hints": 80}
+        spent |= {f"{name}-{file}-s0": (times * tokens, 0) for file, tokens in answers.items()}
+    spent = {name: {"tokens_read": read, "tokens_written": written} for name, (read, written) in spent.items()}
+    found = cost.of_rows(preset, spent, tuned).set_index(["task", "row"])
+    assert found.columns.tolist() == ["tuned", "made", "asked", "read"]
+    assert found.loc["direct"].T.to_dict("list") == {
+        "Base": [0, 0, 0, 0],
+        "IFT": [110, 0, 80, 3 * 110 + 80],
+        "Llama4Rec": [130, 7, 100, 3 * 130 + 107],
+        "w/o DA": [120, 0, 120, 3 * 120 + 120],
+        "w/o PA": [110, 7, 140, 3 * 110 + 147],
+        "random DA": [120, 0, 160, 3 * 120 + 160],
+        "Base + item-kNN": [0, 0, 0, 0],
+    }
+    assert found.loc[("rating", "Llama4Rec")].tolist() == [120, 5, 500, 3 * 120 + 505]
+    assert found.loc[("rating", "Base + biases")].tolist() == [0, 0, 0, 0]
 
 
 @pytest.mark.llm

@@ -47,6 +47,7 @@ FIGURES = {
     "long_tail": lambda: figures.long_tail(INTERACTIONS),
     "forest": lambda: figures.forest(GAINS),
     "gains": lambda: figures.gains(GAINS),
+    "gain_and_cost": lambda: figures.gain_and_cost(COSTS),
     "alpha_heatmap": lambda: figures.alpha_heatmap(GRID, (0.5, 0.1)),
     "weight_curve": lambda: figures.weight_curve(USERS),
     "training_curve": lambda: figures.training_curve(LOG),
@@ -68,6 +69,18 @@ GAINS = pd.DataFrame(
     ],
     columns=["backbone", "row", "metric", "value", "diff", "diff_ci_low", "diff_ci_high", "gain"],
 ).assign(dataset="ml-100k")
+
+
+COSTS = pd.DataFrame(
+    [
+        ("direct", "Llama4Rec", "NDCG@5", 0.2, 0.1, 0.3, 2_000_000),
+        ("direct", "Base + EASE", "NDCG@5", 0.05, 0.04, 0.06, 0),
+        ("direct", "IFT", "NDCG@5", -0.01, -0.02, 0.0, 1_500_000),
+        ("rating", "IFT", "RMSE", 0.08, 0.06, 0.1, 1_400_000),
+        ("rating", "Base + biases", "RMSE", -0.01, -0.02, 0.0, 0),
+    ],
+    columns=["task", "row", "metric", "gain", "ci_low", "ci_high", "read"],
+)
 
 
 def texts(fig):
@@ -118,6 +131,17 @@ def test_gains_has_a_panel_for_each_task_and_the_best_second_opinion_beside():
     assert drawn == pytest.approx([4, 20, 100 * (608 / 447 - 1)])
     assert rating.collections[2].get_offsets()[0, 0] == pytest.approx(-10)  # a larger error: to the left
     assert "direct" in direct.get_xlabel() and "RMSE" in rating.get_xlabel()
+
+
+def test_rows_stand_in_the_order_of_what_they_cost_with_right_as_better():
+    fig = figures.gain_and_cost(COSTS)
+    direct, rating = fig.axes
+    assert [label.get_text() for label in direct.get_yticklabels()] == ["Base + EASE", "IFT, 1.5 M", "Llama4Rec, 2.0 M"]
+    spans, dots = direct.collections
+    np.testing.assert_allclose(dots.get_offsets(), [[5, 0], [-1, 1], [20, 2]])
+    np.testing.assert_allclose([each[:, 0] for each in spans.get_segments()], [[4, 6], [-2, 0], [10, 30]])
+    np.testing.assert_allclose(rating.collections[1].get_offsets()[:, 0], [1, -8])  # an RMSE that falls is a gain
+    assert fig.get_suptitle() == "Largest gain: Llama4Rec (direct), Base + biases (rating)"
 
 
 def frames(fig):

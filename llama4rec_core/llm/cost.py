@@ -9,9 +9,14 @@ import time
 import pandas as pd
 import torch
 
+from llama4rec_core.backbones import task_of
 from llama4rec_core.llm.model import LLM, device, number_format
+from llama4rec_core.presets import Preset
+from llama4rec_core.tasks import TASKS
+from llama4rec_core.variants import LLMS, rows_of
 
 COUNTS = ["prompts_sent", "tokens_read", "tokens_written", "logits", "seconds"]
+LEARNING = 3  # a token that is learnt from costs as much as three that are read: the gradients take twice the reading
 
 
 def size(llm: LLM) -> dict[str, int]:
@@ -62,3 +67,32 @@ def table(
             "dollars": (frame["tokens_read"] * price_read + frame["tokens_written"] * price_written) / 1e6,
         }
     )
+
+
+def of_rows(preset: Preset, spent: dict[str, dict], tuned: dict[str, int]) -> pd.DataFrame:
+    """What each row needs of an LLM for one backbone, in tokens: means over a task's backbones and seeds.
+
+    spent: as `costs` of `table`, by file; tuned: the tokens that each checkpoint ("trunk-s0", ...) was tuned on.
+    Columns task, row; tuned, of the checkpoints that answer, the trunk included; made, read and written for the
+    augmentation; asked, read for its lists or ratings; read, all of it: a tuned token counts `LEARNING` times.
+    """
+    lines = []
+    for name in preset.backbones:
+        task = TASKS[task_of(name)]
+        for row, variant in rows_of(preset.rows_of(name), task.name).items():
+            llms = {variant.opinion} & set(LLMS)
+            file = {f"{name}-{variant.fit}-{llm}" for llm in llms}
+            augmented = {task.made} if variant.fit == "augmented" else set()
+            if augmented and task.name != "rating":  # P3 asks the LLM that is not tuned
+                llms.add("without_hints")
+            for seed in preset.seeds:
+                made, asked = (_tokens(spent, each, seed) for each in (augmented, file))
+                learnt = sum(tuned.get(f"{each}-s{seed}", 0) for each in (llms | {"trunk"} if llms else ()))
+                lines.append((task.name, row, learnt, made, asked, LEARNING * learnt + made + asked))
+    frame = pd.DataFrame(lines, columns=["task", "row", "tuned", "made", "asked", "read"])
+    return frame.groupby(["task", "row"], sort=False).mean().round().astype(int).reset_index()
+
+
+def _tokens(spent: dict[str, dict], names: set[str], seed: int) -> int:
+    found = [spent.get(f"{name}-s{seed}", {}) for name in names]
+    return sum(each.get(count, 0) for each in found for count in ("tokens_read", "tokens_written"))
