@@ -38,6 +38,7 @@ STREAMS = {  # each random choice of a run draws from a stream of its own
     "examples": 32,
     "trunk": 33,
     "permuted titles": 34,
+    "shuffled history": 35,
     "P1 couples": 41,
     "P2 candidates": 42,
     "P1 users": 43,

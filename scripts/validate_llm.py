@@ -1,13 +1,16 @@
 """What is an LLM worth beside a backbone? On validation alone, before anything is augmented: to compare ways of tuning.
 
-    python scripts/validate_llm.py PRESET LLM BACKBONE SEED [--users N]     llm/validated-LLM-BACKBONE-sSEED.csv
+    python scripts/validate_llm.py PRESET LLM BACKBONE SEED [--users N] [--shuffled]
+                                                                            llm/validated-LLM-BACKBONE-sSEED.csv
 
 LLM: trunk, without_hints or with_hints, which is shown the hints of M_c. BACKBONE: one that ranks, fitted on the data
 (fit base). Only lists that hold their target are asked about. Another way of tuning is another preset. Stopped and
-started again, it goes on after the last finished batch.
+started again, it goes on after the last finished batch. --shuffled is a control: each history is told in a random order
+(the file's name then ends so).
 """
 
 import argparse
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -34,6 +37,7 @@ def main() -> None:
     parser.add_argument("backbone")
     parser.add_argument("seed", type=int)
     parser.add_argument("--users", type=int, default=None, help="only this many, drawn at random")
+    parser.add_argument("--shuffled", action="store_true", help="tell each history in a random order")
     asked = parser.parse_args()
     if task_of(asked.backbone) == "rating":
         parser.error(f"{asked.backbone} predicts ratings and ranks nothing: name a backbone that ranks")
@@ -44,11 +48,11 @@ def main() -> None:
     known = known.only(known.cases["user"].isin(drawn).to_numpy())
 
     llm = model.load(run.preset.llm, run.path(f"llm/{asked.llm}-{s}"))
-    ranker = Ranker.of(run.preset, llm, ready.histories, tuned=True)
+    ranker = replace(Ranker.of(run.preset, llm, ready.histories, tuned=True), shuffled=asked.shuffled)
     hints = None
     if asked.llm == "with_hints":
         hints = Hints(most_similar_user(known.embeddings), ready.histories.n_train, run.preset.prompts.similar)
-    name = f"validated-{asked.llm}-{asked.backbone}-{s}"
+    name = f"validated-{asked.llm}-{asked.backbone}-{s}" + "-shuffled" * asked.shuffled
     lists = with_target(candidate_lists(known.cases, known.items))
     prompts = [ranker.prompt(each, hints) for each in lists]
     scores = ranker.utilities(lists, prompts, run.path(f"llm/.answers/{name}.parquet"), name)

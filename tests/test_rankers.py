@@ -3,6 +3,7 @@ and no by hand."""
 
 import math
 import string
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -163,6 +164,18 @@ def test_a_ranker_asks_about_the_list_s_own_history_and_candidates():
     assert ranks.llm.text(prompt) == "Films this viewer watched, oldest first:\nIl Postino\nAlien\n"
     assert ranks.llm.branches(prompt) == ["Jurassic Park\n", "Alien\n"] and prompt.key == "test-1-3"
     assert ranks.named(some(items=(5, 0))) == ["Jurassic Park", "Alien"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_control_tells_the_same_titles_in_another_order_and_asks_about_the_same_candidates(way):
+    known = by_hand([list(range(8))], [8], [1], TITLES, [5, 3, 4, 1, 2, 5, 3, 4])
+    plain = ranker(way, known=known, length=6, told=Titles.whole)
+    each = CandidateList("test-0-8", 0, 8, np.array([0, 1]), (0,))
+    orders = [ranks.prompt(each) for ranks in (plain, *[replace(plain, shuffled=True)] * 2)]
+    before, after, again = (plain.llm.text(prompt) for prompt in orders)
+    assert before != after == again  # the same whenever it is asked
+    assert sorted(before.splitlines()) == sorted(after.splitlines())
+    assert plain.llm.branches(orders[0]) == plain.llm.branches(orders[1])
 
 
 def test_an_example_s_right_answer_is_the_target():

@@ -25,6 +25,7 @@ from llama4rec_core.llm.titles import Titles
 from llama4rec_core.llm.tree import Prompt
 from llama4rec_core.presets import Preset, needs_prior
 from llama4rec_core.rankers import letters, likelihood, listwise, pointwise, yes_no
+from llama4rec_core.run import rng
 
 WAYS = {
     "likelihood": likelihood,
@@ -49,6 +50,7 @@ class Ranker:
     length: int  # titles of the history that a prompt tells
     prior: np.ndarray  # float32 [I], subtracted from each candidate's utility
     row_tokens: int
+    shuffled: bool = False  # a control: the history's titles in a random order
 
     @classmethod
     def of(
@@ -109,7 +111,16 @@ class Ranker:
 
     def history(self, each: CandidateList) -> np.ndarray:
         """The items of the history that the prompt tells."""
-        return self.histories.history(each.user, each.prefix, self.length)
+        return self._in_order(each, self.histories.history(each.user, each.prefix, self.length))
+
+    def rated(self, each: CandidateList) -> list[tuple[int, int]]:
+        """The same where ratings are told: `Histories.rated`."""
+        return self._in_order(each, self.histories.rated(each.user, each.prefix, self.length))
+
+    def _in_order(self, each: CandidateList, told: Sequence) -> Sequence:
+        if not self.shuffled:
+            return told
+        return [told[n] for n in rng("shuffled history", each.user, each.prefix).permutation(len(told))]
 
     def named(self, each: CandidateList) -> list[str]:
         """The candidates' whole titles."""

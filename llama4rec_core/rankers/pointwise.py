@@ -15,9 +15,7 @@ from llama4rec_core.llm.tree import Prompt
 
 def prompt(ranker, each: CandidateList, hint: prompts.Hint | None) -> Prompt:
     """For each candidate the branches of the scale's ratings. A list's hint has no ratings and is not told."""
-    histories = ranker.histories
-    rated = histories.rated(each.user, each.prefix, ranker.length)
-    items = each.candidates.tolist()
+    rated, items, histories = ranker.rated(each), each.candidates.tolist(), ranker.histories
     return prompts.rating(ranker.llm, each.key, ranker.titles, rated, items, histories.scale, histories.words)
 
 
