@@ -163,9 +163,6 @@ def top_changed(base: Lists, full: Lists, alpha: np.ndarray) -> pd.Series:
     return pd.Series(changed, index=full.users[full.asked], dtype=float).groupby(level=0).max()
 
 
-# -- choosing ----------------------------------------------------------------------------------------------------------
-
-
 def choose_weights(variant: Variant, cases: Lists | Ratings, n_train: np.ndarray) -> Choice:
     """alpha_1 and alpha_2 of a blended row, by the likelihood of its validation cases. n_train [U]: N(u) of all users.
 
@@ -214,9 +211,6 @@ def validated(task: Task, cases: Mapping[str, Lists | Ratings], choices: Mapping
     return out
 
 
-# -- the stack ---------------------------------------------------------------------------------------------------------
-
-
 def fit_stack(cases: Sequence[Lists] | Sequence[Ratings]) -> np.ndarray:
     """The weights of a backbone and several opinions together: `aggregation.stack_lists` or `stack_ratings`.
 
@@ -258,9 +252,6 @@ def _judged(cases: Sequence[Lists] | Sequence[Ratings]) -> np.ndarray:
         raise ValueError("the opinions of a stack must be about the same lists")
     scores = [first.predictions.scores[first.asked], *(each.opinion for each in cases)]
     return np.stack([aggregation.standardise(each) for each in scores], axis=-1)
-
-
-# -- measuring ---------------------------------------------------------------------------------------------------------
 
 
 def measure(

@@ -1,7 +1,7 @@
 """Training examples by hand: what the trunk reads, which lists are asked, with what before them and which answers, and
 their mixture."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,6 @@ from standins import Characters, by_hand
 from llama4rec_core.backbones.predict import Predictions
 from llama4rec_core.llm import examples as llm_examples
 from llama4rec_core.llm.examples import (
-    KINDS,
     CandidateList,
     ChoiceSet,
     Example,
@@ -29,7 +28,7 @@ from llama4rec_core.llm.examples import (
 from llama4rec_core.llm.hints import Hints
 from llama4rec_core.llm.titles import Titles
 from llama4rec_core.llm.tree import Branch, Prompt
-from llama4rec_core.presets import TrunkSettings
+from llama4rec_core.presets import ShareSettings, TrunkSettings
 from llama4rec_core.rankers import Ranker
 
 LLM = Characters()
@@ -254,7 +253,11 @@ def keys(examples):
 
 def test_every_kind_of_example_is_made_and_a_list_without_its_target_is_dropped():
     found = made()
-    assert set(found) == set(KINDS) == {"direct", "sequential", "next", "rating", "pair"}
+    assert (
+        set(found)
+        == {field.name for field in fields(ShareSettings)}
+        == {"direct", "sequential", "next", "rating", "pair"}
+    )
     assert keys(found["direct"]) == ["direct-window-0-2", "direct-window-2-1"]
     assert keys(found["sequential"]) == ["sequential-window-0-2", "sequential-window-2-1"]
     assert keys(found["next"]) == ["next-0-2", "next-1-3", "next-2-1"]

@@ -38,7 +38,9 @@ def tune(run: Run, checkpoint: str, seed: int) -> Path:
         rate = settings.learning_rate
     ranker = Ranker.of(preset, llm, ready.histories, tuned=True)
     if checkpoint == "trunk":
-        rows = trunk_rows(preset, ready, ranker, seed)
+        told, draws = preset.instructions.trunk, rng("trunk", seed)
+        pieces = examples.trunk(llm, ready.histories, ranker.titles, told, draws)
+        rows = finetune.pack(pieces, settings.row_tokens, seed)
     else:
         rows = branch_rows(preset, ready, ranker, out_of_fold(run, seed), seed, checkpoint == "with_hints")
     folder = run.path(f"llm/{checkpoint}-s{seed}")
@@ -57,25 +59,11 @@ def out_of_fold(run: Run, seed: int) -> dict[str, Predictions]:
     return {task: read_predictions(folder) for task, folder in folders.items()}
 
 
-def training_hints(preset: Preset, ready: Prepared, predictions: Mapping[str, Predictions]) -> dict[str, Hints]:
-    """What LLM'' is told in training, for each task; nothing of it knows a window."""
-    told = ready.histories.n_before_window
-    return {
-        task: Hints(most_similar_user(known.embeddings), told, preset.prompts.similar)
-        for task, known in predictions.items()
-    }
-
-
-def trunk_rows(preset: Preset, ready: Prepared, ranker: Ranker, seed: int) -> list[list[Example]]:
-    """Pieces of histories before the windows, packed into rows, a step's share each."""
-    pieces = examples.trunk(ranker.llm, ready.histories, ranker.titles, preset.instructions.trunk, rng("trunk", seed))
-    return finetune.pack(pieces, preset.tuning.row_tokens, seed)
-
-
 def branch_rows(
     preset: Preset, ready: Prepared, ranker: Ranker, predictions: Mapping[str, Predictions], seed: int, hinted: bool
 ) -> list[list[Example]]:
-    """The further examples, packed into rows: those of LLM', or the same ones with hints, those of LLM''."""
+    """The further examples, packed into rows: those of LLM', or the same ones with hints, those of LLM''. No hint knows
+    a window."""
     windows = ready.cases("sequential").query("part == 'window'")
 
     def by_kind(hints: Mapping[str, Hints]) -> dict[str, list[Example]]:
@@ -85,4 +73,8 @@ def branch_rows(
     shares, draws = as_dict(preset)["instructions"]["shares"], rng("mixture of examples", seed)
     chosen = examples.mix(by_kind({}), shares, preset.instructions.tokens, draws)
     rows = finetune.pack(chosen, preset.tuning.row_tokens, seed)
-    return examples.same_with_hints(rows, by_kind(training_hints(preset, ready, predictions))) if hinted else rows
+    if not hinted:
+        return rows
+    told, length = ready.histories.n_before_window, preset.prompts.similar
+    hints = {task: Hints(most_similar_user(known.embeddings), told, length) for task, known in predictions.items()}
+    return examples.same_with_hints(rows, by_kind(hints))

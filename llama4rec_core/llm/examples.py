@@ -26,9 +26,7 @@ from llama4rec_core.llm.hints import Hints
 from llama4rec_core.llm.model import LLM
 from llama4rec_core.llm.titles import Titles
 from llama4rec_core.llm.tree import Prompt
-from llama4rec_core.presets import ShareSettings, TrunkSettings
-
-KINDS = tuple(field.name for field in dataclasses.fields(ShareSettings))
+from llama4rec_core.presets import TrunkSettings
 
 
 @dataclass(frozen=True)
@@ -58,9 +56,6 @@ class CandidateList:
     prefix: int
     candidates: np.ndarray  # int64 [C], in the backbone's order
     targets: tuple[int, ...]  # the cases' target items
-
-
-# -- the trunk ---------------------------------------------------------------------------------------------------------
 
 
 def trunk(
@@ -102,9 +97,6 @@ def _pieces(histories: Histories, length: int, rng: np.random.Generator) -> Iter
         yield from ((user, begin, end) for begin, end in zip(cuts[:-1], cuts[1:], strict=True) if end > begin)
 
 
-# -- top-k lists -------------------------------------------------------------------------------------------------------
-
-
 def candidate_lists(cases: pd.DataFrame, candidates: np.ndarray) -> list[CandidateList]:
     """Group cases (rows) with their candidates [n, C] by part, user and history."""
     out: dict[str, CandidateList] = {}
@@ -118,9 +110,6 @@ def candidate_lists(cases: pd.DataFrame, candidates: np.ndarray) -> list[Candida
 def with_target(lists: Sequence[CandidateList]) -> list[CandidateList]:
     """Lists that hold a target: for the others no order of the candidates can change a top-k metric."""
     return [each for each in lists if set(each.targets) & set(each.candidates.tolist())]
-
-
-# -- preference pairs (P1) ---------------------------------------------------------------------------------------------
 
 
 def pair_prompt(
@@ -142,9 +131,6 @@ def pair_examples(
         prompt = pair_prompt(llm, histories, titles, key, row.user, row.prefix, couple, length)
         out.append(Example(prompt, (ChoiceSet((0, 1), 0), ChoiceSet((2, 3), 0))))
     return out
-
-
-# -- next titles -------------------------------------------------------------------------------------------------------
 
 
 def next_examples(ranker, known: Sequence[tuple[Predictions, Hints | None]]) -> list[Example]:
@@ -174,9 +160,6 @@ def next_examples(ranker, known: Sequence[tuple[Predictions, Hints | None]]) -> 
 
 
 NEXT_TOGETHER = 20  # titles that are learnt in one example
-
-
-# -- ratings -----------------------------------------------------------------------------------------------------------
 
 
 def rating_groups(cases: pd.DataFrame, ratings: np.ndarray, most: int | None = None) -> list[tuple[str, pd.DataFrame]]:
@@ -228,9 +211,6 @@ def rating_examples(
             sets.append(ChoiceSet(tuple(range(first, first + nodes)), histories.rating_number(value), ways))
         out.append(Example(rating_prompt(llm, histories, titles, key, rows, length, hints), tuple(sets)))
     return out
-
-
-# -- all kinds together ------------------------------------------------------------------------------------------------
 
 
 def by_kind(

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pandas as pd
 import yaml
-from transformers import AutoTokenizer
 
 from llama4rec_core.files import read_json, whole_folder, write_text
-from llama4rec_core.llm.model import check_folder, folder_sha256, source
+from llama4rec_core.llm.model import check_folder, folder_sha256, load_tokenizer
 from llama4rec_core.presets import as_dict
 from llama4rec_core.run import Run
 
@@ -35,7 +34,7 @@ def export(run: Run, which: str, seed: int, folder: Path) -> Path:
     with whole_folder(folder) as aside:
         for path in [*tuned.glob("*.safetensors"), *tuned.glob("*config.json")]:
             shutil.copy(path, aside / path.name)
-        AutoTokenizer.from_pretrained(source(run.preset.llm), trust_remote_code=False).save_pretrained(aside)
+        load_tokenizer(run.preset.llm).save_pretrained(aside)
         write_text(aside / "README.md", card(run, which, seed))
     return folder
 

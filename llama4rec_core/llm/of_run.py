@@ -1,7 +1,5 @@
 """The LLM that a run asks: a local one with or without a checkpoint of its own, or one behind an address."""
 
-from transformers import AutoTokenizer
-
 from llama4rec_core.data.histories import Histories
 from llama4rec_core.files import read_frame
 from llama4rec_core.llm import model
@@ -24,10 +22,9 @@ def llm_of(run: Run, which: str = "untuned", seed: int = 0) -> LLM:
     """which: "untuned", "without_hints" (LLM') or "with_hints" (LLM'')."""
     preset = run.preset
     if preset.served:
-        tokenizer = AutoTokenizer.from_pretrained(model.source(preset.llm), trust_remote_code=False)
         server = Served(preset.served, preset.prices, run.path("llm/dollars.txt"))
         how = f"served {preset.served.model} {preset.served.api}"
-        return LLM(preset.served.model, None, tokenizer, how, served=server)
+        return LLM(preset.served.model, None, model.load_tokenizer(preset.llm), how, served=server)
     return model.load(preset.llm, run.path(f"llm/{which}-s{seed}") if is_tuned(preset, which) else None)
 
 
