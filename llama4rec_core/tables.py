@@ -2,8 +2,8 @@
 
 A line of a table is one metric of one row of the experiment (Base, IFT, Llama4Rec, ...). `build` makes lines from
 per-user metrics, `compare_rows` the paired differences between any two rows, `mean_gains` a row's gain over all
-backbones of a task. `write` and `write_beside` put them into files, `publish` merges a run's files into the committed
-ones. Cells have fixed decimals and lines are sorted, so the same results always give the same bytes.
+backbones of a task. `write` puts them into files, `publish` merges a run's files into the committed ones. Cells have
+fixed decimals and lines are sorted, so the same results always give the same bytes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -285,36 +285,30 @@ def in_order(table: pd.DataFrame, key: Sequence[str] = KEY) -> pd.DataFrame:
     return table.sort_values(keys, key=rank, kind="stable", ignore_index=True)
 
 
-def write(table: pd.DataFrame, path, caption: str) -> None:
-    """Write `table` to `path` (.csv) and its Markdown twin beside it (.md), each whole or not at all.
+def write(table: pd.DataFrame, path, caption: str = "") -> None:
+    """Write a table to `path` (.csv), with `caption` also its Markdown twin beside it (.md), each whole or not at all.
 
-    `caption` is one paragraph that says what the table shows. Raises ValueError where columns are missing or a key
-    stands in two lines.
+    What `compare_rows` gives goes to pairs.csv, what `mean_gains` gives to gains.csv. `caption` is one paragraph that
+    says what the table shows. Raises ValueError where columns are missing or a key stands in two lines.
     """
     path = Path(path)
-    text = _as_text(table, path, COLUMNS, KEY)
+    text = _as_text(table, path)
     write_text(path, text.to_csv(index=False, lineterminator="\n"))
-    write_text(path.with_suffix(".md"), markdown(_parsed(text, path), caption))
-
-
-def write_beside(lines: pd.DataFrame, path) -> None:
-    """Write what `compare_rows` gives to pairs.csv, or `mean_gains` to gains.csv. Raises ValueError as `write` does."""
-    text = _as_text(lines, Path(path), *BESIDE[Path(path).stem])
-    write_text(Path(path), text.to_csv(index=False, lineterminator="\n"))
-
-
-def read_gains(path) -> pd.DataFrame:
-    """gains.csv as `read` reads a table. Raises ValueError as `read` does."""
-    return _parsed(_read_text(Path(path), GAIN_COLUMNS, GAIN_KEY), Path(path))
+    if caption:
+        write_text(path.with_suffix(".md"), markdown(_parsed(text, path), caption))
 
 
 def read(path) -> pd.DataFrame:
     """A table from its CSV: numbers as float64 (NaN where empty), names and alphas as str ("" where empty).
 
-    Raises ValueError where the columns are not `COLUMNS`, a key stands in two lines, or a number cannot be read.
+    Raises ValueError where the columns are not the file's, a key stands in two lines, or a number cannot be read.
     """
-    path = Path(path)
-    return _parsed(_read_text(path, COLUMNS, KEY), path)
+    return _parsed(_read_text(Path(path)), Path(path))
+
+
+def _made_of(path: Path) -> tuple[list[str], list[str]]:
+    """The columns of a file and its key."""
+    return BESIDE.get(path.stem, (COLUMNS, KEY))
 
 
 def publish(run_tables, committed_dir) -> pd.DataFrame:
@@ -335,7 +329,7 @@ def publish(run_tables, committed_dir) -> pd.DataFrame:
     merged, done = [], []
     for source in sources:  # everything is read and checked before anything is written
         target, twin = committed_dir / source.name, source.with_suffix(".md")
-        before, after = (_lines_of(path, COLUMNS, KEY) for path in (target, source))
+        before, after = map(_lines_of, (target, source))
         same = after.merge(before, how="left", indicator=True)["_merge"] == "both"
         action = np.select([same, _among(after, before, KEY)], ["unchanged", "replaced"], "added")
         done.append(after[KEY].assign(table=source.stem, action=action))
@@ -343,21 +337,21 @@ def publish(run_tables, committed_dir) -> pd.DataFrame:
         both = pd.concat([before[~_among(before, after, OF_RUN)], after])
         merged.append((_parsed(both, target), target, own))
     beside = {}
-    for name, (columns, key) in BESIDE.items():
+    for name, (_, key) in BESIDE.items():
         target = committed_dir / f"{name}.csv"
-        lines = pd.concat([_lines_of(path, columns, key) for path in (target, run_tables / target.name)])
+        lines = pd.concat([_lines_of(path) for path in (target, run_tables / target.name)])
         beside[target] = _parsed(lines.drop_duplicates(key, keep="last"), target)
     for table, path, caption in merged:
         write(table, path, caption)
     for target, lines in beside.items():
         if len(lines):
-            write_beside(lines, target)
+            write(lines, target)
     return pd.concat(done, ignore_index=True)[["table", *KEY, "action"]]
 
 
-def _lines_of(path: Path, columns: list[str], key: list[str]) -> pd.DataFrame:
+def _lines_of(path: Path) -> pd.DataFrame:
     """The lines of a file as text, none where there is no file."""
-    return _read_text(path, columns, key) if path.exists() else pd.DataFrame(columns=columns, dtype=str)
+    return _read_text(path) if path.exists() else pd.DataFrame(columns=_made_of(path)[0], dtype=str)
 
 
 def _among(lines: pd.DataFrame, others: pd.DataFrame, key: list[str]) -> np.ndarray:
@@ -365,8 +359,9 @@ def _among(lines: pd.DataFrame, others: pd.DataFrame, key: list[str]) -> np.ndar
     return pd.MultiIndex.from_frame(lines[key]).isin(pd.MultiIndex.from_frame(others[key]))
 
 
-def _as_text(table: pd.DataFrame, path: Path, columns: list[str], key: list[str]) -> pd.DataFrame:
+def _as_text(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     """The cells of a file, in order."""
+    columns, key = _made_of(path)
     for column in columns:
         if column not in table.columns:
             raise ValueError(f"{path.name}: the table lacks the column {column!r}")
@@ -380,7 +375,8 @@ def _as_text(table: pd.DataFrame, path: Path, columns: list[str], key: list[str]
     return text
 
 
-def _read_text(path: Path, columns: list[str], key: list[str]) -> pd.DataFrame:
+def _read_text(path: Path) -> pd.DataFrame:
+    columns, key = _made_of(path)
     text = pd.read_csv(path, dtype=str, keep_default_na=False)
     if list(text.columns) != columns:
         wrong = [*text.columns.difference(columns, False), *pd.Index(columns).difference(text.columns), "the order"][0]

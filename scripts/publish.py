@@ -61,7 +61,7 @@ def with_results(text: str) -> str:
     _, after = rest.split(MARKERS[1])
     path, parts = paths.results() / "tables" / "gains.csv", []
     if path.exists():
-        gains = tables.read_gains(path)
+        gains = tables.read(path)
         main = gains["metric"] == gains["task"].map({task.name: task.metric for task in TASKS.values()})
         gains = gains[main & (gains["preset"] != "smoke")].sort_values("backbones", ascending=False, kind="stable")
         lines = [

@@ -35,7 +35,7 @@ def page(results: Path, preset: str) -> str:
         "intervals over users; for errors less is better. The paper's numbers are of leave-one-out.</p>",
         _picture(results / "figures" / preset / "gains.png", "Llama4Rec's gain for every backbone"),
         "<h2>Mean gains of a task's backbones</h2>",
-        _table(_gains(tables.read_gains(results / "tables" / "gains.csv").query("preset == @preset"))),
+        _table(_gains(tables.read(results / "tables" / "gains.csv").query("preset == @preset"))),
     ]
     for task in TASKS.values():
         path = results / "tables" / f"{task.table}.csv"

@@ -22,7 +22,7 @@ def publish_gains(results, *lines):
     about = {"preset": "few", "commit": "", "llm": "some", "dataset": "ml-100k", "protocol": "rolling"}
     about |= {"task": "direct", "row": "Llama4Rec", "metric": "NDCG@5", "backbones": 2, "seeds": 1, "paper_gain": 0.2}
     frame = pd.DataFrame([zero | about | line for line in lines])
-    tables.write_beside(pd.concat([*([tables.read_gains(path)] if path.exists() else []), frame]), path)
+    tables.write(pd.concat([*([tables.read(path)] if path.exists() else []), frame]), path)
 
 
 LLAMA4REC = {"gain": 0.18, "ci_low": 0.09, "ci_high": 0.27, "better": 2}

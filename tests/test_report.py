@@ -28,7 +28,7 @@ def publish(results):
     tables.write(pd.DataFrame([base, ours]), results / "tables" / "table_2_direct.csv", "c")
     gain = dict.fromkeys(tables.GAIN_COLUMNS, 0.1) | {key: line.get(key, "direct") for key in tables.GAIN_KEY}
     gain |= {"commit": "", "row": "Llama4Rec", "backbones": 1}
-    tables.write_beside(pd.DataFrame([gain]), results / "tables" / "gains.csv")
+    tables.write(pd.DataFrame([gain]), results / "tables" / "gains.csv")
     for name in ("gains", "forest_direct"):
         (results / "figures" / "few").mkdir(parents=True, exist_ok=True)
         (results / "figures" / "few" / f"{name}.png").write_bytes(PICTURE)

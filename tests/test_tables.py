@@ -413,7 +413,7 @@ def publish(tmp_path, table, caption="c", name="table_2", pairs=None):
     tables.write(table, run / f"{name}.csv", caption)
     (run / "cost.csv").write_text("what,seconds\n", encoding="utf-8")  # stays with the run
     if pairs is not None:
-        tables.write_beside(pairs, run / "pairs.csv")
+        tables.write(pairs, run / "pairs.csv")
     return tables.publish(run, tmp_path / "committed")
 
 
@@ -506,9 +506,9 @@ def test_gains_come_back_from_their_file_and_are_merged_by_their_key(tmp_path):
     for folder, name in (("run", "quick"), ("run", "laptop")):
         (tmp_path / folder).mkdir(exist_ok=True)
         tables.write(table.assign(preset=name), tmp_path / folder / "table_2.csv", "c")
-        tables.write_beside(tables.mean_gains(direct, table, preset(name)), tmp_path / folder / "gains.csv")
+        tables.write(tables.mean_gains(direct, table, preset(name)), tmp_path / folder / "gains.csv")
         tables.publish(tmp_path / folder, tmp_path / "committed")
-    found = tables.read_gains(tmp_path / "committed" / "gains.csv")
+    found = tables.read(tmp_path / "committed" / "gains.csv")
     assert found["preset"].tolist() == ["quick", "laptop"] and found["gain"].tolist() == pytest.approx([0.1, 0.1])
 
 

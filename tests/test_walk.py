@@ -663,7 +663,7 @@ def test_the_tables_hold_every_row_against_base_and_llama4rec_against_the_others
     told = [set(zip(each["backbone"], each["metric"], strict=True)) for each in drawn]
     each_task = {("LightGCN", "NDCG@5")}, {("SASRec", "NDCG@5")}, {("DeepFM", "RMSE")}
     assert sorted(map(sorted, told)) == sorted(map(sorted, [*each_task, set.union(*each_task)]))
-    gains = tables.read_gains(run.path("tables/gains.csv")).set_index(["task", "row", "metric"])["gain"]
+    gains = tables.read(run.path("tables/gains.csv")).set_index(["task", "row", "metric"])["gain"]
     assert gains["sequential", "w/o AA", "NDCG@5"] == 1 and gains["rating", "Llama4Rec", "RMSE"] == -0.5
     chosen = read_json(run.path("tables/run.json"))["choices"]
     assert chosen == {f"{backbone}-s{seed}": {"alpha_1": 0.3} for backbone in ("LightGCN", "SASRec", "DeepFM")}
