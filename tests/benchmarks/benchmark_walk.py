@@ -1,9 +1,9 @@
 """Run a preset, and write how long each job took and how much memory it held at most.
 
-    python tests/benchmarks/benchmark_walk.py PRESET        adds its lines to results/benchmarks/walk.csv
+    python tests/benchmarks/benchmark_walk.py PRESET [FILE ...]     adds its lines to results/benchmarks/walk.csv
 
-A job is what Snakemake starts; its memory is that of its whole tree of processes, looked at twice a second. Start it on
-a preset that has not been run: jobs that are done are not timed.
+FILE: what Snakemake is asked for, instead of the whole run. A job is what Snakemake starts; its memory is that of its
+whole tree of processes, looked at twice a second. Jobs that are done are not timed.
 """
 
 import re
@@ -36,9 +36,10 @@ def called(command: str) -> str | None:
     return None
 
 
-def measured(preset: str) -> dict[str, list[float]]:
+def measured(preset: str, files: list[str]) -> dict[str, list[float]]:
     """Of each job: seconds, and the most memory in MB."""
-    workflow = subprocess.Popen([sys.executable, "-m", "snakemake", "--config", f"preset={preset}"], cwd=paths.ROOT)
+    command = [sys.executable, "-m", "snakemake", "--config", f"preset={preset}", "--", *files]
+    workflow = subprocess.Popen(command, cwd=paths.ROOT)
     found: dict[str, list[float]] = {}
     while workflow.poll() is None:
         for process in psutil.Process(workflow.pid).children(recursive=True):
@@ -56,15 +57,15 @@ def measured(preset: str) -> dict[str, list[float]]:
 
 
 def main() -> None:
-    (preset,) = sys.argv[1:]
-    found, run = measured(preset), Run.open(preset)
+    preset, *files = sys.argv[1:]
+    found, run = measured(preset, files), Run.open(preset)
     data = read_json(run.path("data/split.json"))
     about = {"preset": run.preset.name, "dataset": data["dataset"], "users": data["users"], "items": data["items"]}
     about["interactions"] = data["train"] + data["valid"] + data["test"]
     lines = [about | {"job": name, "seconds": round(s, 1), "peak_mb": round(mb)} for name, (s, mb) in found.items()]
     file = Path(paths.ROOT, "results", "benchmarks", "walk.csv")
-    frames = [pd.read_csv(file).query("preset != @run.preset.name")] if file.exists() else []
-    pd.concat([*frames, pd.DataFrame(lines)], ignore_index=True).to_csv(file, index=False)
+    both = pd.concat([*([pd.read_csv(file)] if file.exists() else []), pd.DataFrame(lines)])
+    both.drop_duplicates(["preset", "job"], keep="last").to_csv(file, index=False)
 
 
 if __name__ == "__main__":
