@@ -167,8 +167,9 @@ def gains(table: pd.DataFrame) -> Figure:
         at = np.arange(count)
         ax.axvline(0, color="0.25", linewidth=1.5)
         ax.hlines(at, reach.min(axis=1), reach.max(axis=1), color=BLUE, linewidth=2.5)
-        ax.scatter(best, at, marker="s", s=40, facecolor="white", edgecolor=RED, linewidth=1.8, zorder=3,
-                   label="best second opinion, no LLM")  # fmt: skip
+        if best.notna().any():
+            ax.scatter(best, at, marker="s", s=40, facecolor="white", edgecolor=RED, linewidth=1.8, zorder=3,
+                       label="best second opinion, no LLM")  # fmt: skip
         ax.scatter(
             sign * lines["gain"], at, s=60, color=BLUE, edgecolor="0.15", zorder=4, label="Llama4Rec, 95% interval"
         )
@@ -178,7 +179,8 @@ def gains(table: pd.DataFrame) -> Figure:
         ax.set(ylim=(count - 0.4, -0.6), ylabel="backbone")
         ax.set_xlabel(f"{task}: gain in {lines['metric'].iloc[0]} over Base (%), right is better")
         ax.grid(axis="y", visible=False)
-    fig.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    drawn = {name: mark for ax in axes.flat for mark, name in zip(*ax.get_legend_handles_labels(), strict=True)}
+    fig.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=3)
     return _finish(fig, _verdict(ours, " and ".join(ours["metric"].unique())))
 
 
@@ -548,7 +550,7 @@ def _metric_label(metric: str) -> str:
 def _finish(fig: Figure, title: str, note: str = "") -> Figure:
     """Title above, note below; the figure is taken from pyplot's hands, so a notebook shows it once."""
     fig.get_layout_engine().set(w_pad=0.08, h_pad=0.07)
-    fig.suptitle(textwrap.fill(title, int(10 * fig.get_figwidth())), fontweight="bold")
+    fig.suptitle(textwrap.fill(title, int(9 * fig.get_figwidth())), fontweight="bold")
     if note:
         fig.supxlabel(note, fontsize=10, color="0.35")
     sns.despine(fig)

@@ -129,7 +129,10 @@ def test_gains_has_a_panel_for_each_task_and_the_best_second_opinion_beside():
     assert spans.get_segments()[0][:, 0].tolist() == pytest.approx([10, 30])
     drawn = [each.get_offsets()[0, 0] for each in (best, ours, papers)]
     assert drawn == pytest.approx([4, 20, 100 * (608 / 447 - 1)])
-    assert rating.collections[2].get_offsets()[0, 0] == pytest.approx(-10)  # a larger error: to the left
+    spans, ours, papers = rating.collections  # no second opinion was asked about ratings
+    assert ours.get_offsets()[0, 0] == pytest.approx(-10)  # a larger error: to the left
+    (legend,) = fig.legends
+    assert len(legend.get_texts()) == 3
     assert "direct" in direct.get_xlabel() and "RMSE" in rating.get_xlabel()
 
 
