@@ -640,7 +640,7 @@ def test_the_tables_hold_every_row_against_base_and_llama4rec_against_the_others
         write_frame(run.path(f"rows/{backbone}-s{seed}/per_user.parquet"), pd.concat(frames))
         write_json(run.path(f"rows/{backbone}-s{seed}/choice.json"), {"alpha_1": 0.3})
     for llm in ("trunk", "without_hints", "with_hints"):
-        write_json(run.path(f"llm/{llm}-s{seed}/tuning.json"), {"llm": {"body": 10, "head": 2}})
+        write_json(run.path(f"llm/{llm}-s{seed}/tuning.json"), {"llm": {"body": 10, "head": 2}, "tokens": 5})
     spent = {"prompts_sent": 2, "tokens_read": 30, "tokens_written": 0, "logits": 4, "seconds": 1.0}
     spent |= {"asked": "a question", "machine": "CPU"}
     write_json(run.path(f"scores/LightGCN-base-untuned-s{seed}.json"), spent)
