@@ -221,14 +221,13 @@ def test_every_file_that_a_notebook_requires_is_an_input_of_its_rule_and_what_it
                 given[words[number + 1]] = yaml.safe_load(words[number + 2])
             if word == "-y":
                 given |= yaml.safe_load(words[number + 1])
-        parameters, first = [
-            c for c in nbformat.read(paths.ROOT / source, as_version=4).cells if c.cell_type == "code"
-        ][:2]
+        cells = [c for c in nbformat.read(paths.ROOT / source, as_version=4).cells if c.cell_type == "code"]
+        parameters, first = cells[0], "\n".join(cell.source for cell in cells[1:3])  # imports may have a cell
         known = {}
         exec(parameters.source, known)
         assert set(given) <= set(known), f"{source} does not know a parameter of {job.name}"  # papermill only warns
         with pytest.raises(Required) as said:
-            exec(first.source, known | given)
+            exec(first, known | given)
         names, makes = said.value.args
         inputs, outputs = ({path.split("/runs/smoke/")[1] for path in files} for files in (job.inputs, job.outputs))
         assert set(names) <= inputs, job.name
