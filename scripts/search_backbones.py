@@ -3,7 +3,8 @@
     python scripts/search_backbones.py PRESET BACKBONE ['{layers: 3}' ...] [--seeds 100 101]
 
 Each setting is a YAML mapping; what it does not name is as the preset has it. Without any, the preset's own are tried.
-Adds a line for each fit to results/search/PRESET.csv, and skips the fits that are there.
+Adds a line for each fit to results/search/PRESET.csv, and skips the fits that are there. `peak_mb` is the most memory
+that the process has held so far.
 """
 
 import argparse

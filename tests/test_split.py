@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llama4rec_core.data import Dataset, SourceError, cases, cut_last, load, make_dataset, split, windows
+from llama4rec_core.data import Dataset, SourceError, cases, cut_last, load, make_dataset, offsets, split, windows
 from llama4rec_core.data.split import HELD_OUT
 
 few = settings(max_examples=25)
@@ -138,6 +138,23 @@ def test_order_between_users_in_the_file_changes_nothing(dataset, random):
     order = [next(queues[user]) for user in users]
     mixed = replace(dataset, interactions=dataset.interactions.iloc[order].reset_index(drop=True))
     assert split(mixed).sha256 == split(dataset).sha256
+
+
+@few
+@given(datasets())
+def test_offsets_slice_each_user(dataset):
+    train = split(dataset).train
+    bounds = offsets(train, dataset.n_users + 2)  # two users without rows
+    assert bounds.dtype == np.int64 and len(bounds) == dataset.n_users + 3
+    for user in range(dataset.n_users + 2):
+        part = train["item"].to_numpy()[bounds[user] : bounds[user + 1]]
+        assert part.tolist() == train.loc[train["user"] == user, "item"].tolist()
+
+
+def test_offsets_of_an_unsorted_frame_or_unknown_user():
+    for users, n_users in (([1, 0], 2), ([0, 2], 2)):
+        with pytest.raises(ValueError, match="must be sorted and within 0 to 1"):
+            offsets(pd.DataFrame({"user": users}), n_users)
 
 
 def train_of(*lengths: int) -> pd.DataFrame:
@@ -278,7 +295,7 @@ def test_real_ml100k_split():
     reverse = split(dataset, tie_break="reverse")
     assert (reverse.test["item"].to_numpy() != parts.test["item"].to_numpy()).sum() == 415
     rolling = split(dataset, "rolling")
-    assert np.bincount(rolling.train["user"]).min() == 5 and len(rolling.test) == 9430
+    assert np.diff(offsets(rolling.train, dataset.n_users)).min() == 5 and len(rolling.test) == 9430
 
 
 def test_the_hash_is_over_the_protocol_and_the_parts_with_their_columns_as_they_are_named():

@@ -222,7 +222,8 @@ def test_every_file_that_a_notebook_requires_is_an_input_of_its_rule_and_what_it
             if word == "-y":
                 given |= yaml.safe_load(words[number + 1])
         cells = [c for c in nbformat.read(paths.ROOT / source, as_version=4).cells if c.cell_type == "code"]
-        parameters, first = cells[0], "\n".join(cell.source for cell in cells[1:3])  # imports may have a cell
+        imports = int(cells[1].id == "imports")  # whether they have a cell of their own
+        parameters, first = cells[0], "\n".join(cell.source for cell in cells[1 : 2 + imports])
         known = {}
         exec(parameters.source, known)
         assert set(given) <= set(known), f"{source} does not know a parameter of {job.name}"  # papermill only warns

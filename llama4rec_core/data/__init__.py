@@ -14,7 +14,7 @@ from llama4rec_core.data.download import SourceError
 from llama4rec_core.data.histories import Histories, histories, unseen
 from llama4rec_core.data.movielens import fetch_ml1m, fetch_ml100k, read_ml1m, read_ml100k
 from llama4rec_core.data.own import read_own
-from llama4rec_core.data.split import cases, cut_last, split, windows
+from llama4rec_core.data.split import cases, cut_last, offsets, split, windows
 from llama4rec_core.data.wording import BOOKS, FILMS, WORDS, Words
 
 if TYPE_CHECKING:

@@ -62,6 +62,14 @@ def split(dataset: Dataset, protocol: str = "leave-one-out", tie_break: str = "f
     return Split(protocol, *(frame[part].reset_index(drop=True) for part in (train, ~train & ~test, test)))
 
 
+def offsets(frame: pd.DataFrame, n_users: int) -> np.ndarray:
+    """int64 [U+1]: `frame.item[offsets[u]:offsets[u+1]]` are user u's items in order. The frame is sorted by user."""
+    users = frame["user"].to_numpy()
+    if len(users) and (users[0] < 0 or np.any(np.diff(users) < 0) or users[-1] >= n_users):
+        raise ValueError(f"column 'user' must be sorted and within 0 to {n_users - 1}; sort the frame by user first")
+    return np.searchsorted(users, np.arange(n_users + 1))
+
+
 def windows(train: pd.DataFrame, n_users: int, users: float, share: float, seed: int = 0) -> np.ndarray:
     """How many of each user's last training interactions are the user's window, int64 [U]; 0 for users without one.
 
@@ -69,7 +77,7 @@ def windows(train: pd.DataFrame, n_users: int, users: float, share: float, seed:
     sequences, rounded down, but at least one interaction long. One interaction at least stays before a window, so a
     user with a single one has none.
     """
-    n_train = np.bincount(train["user"], minlength=n_users)
+    n_train = np.diff(offsets(train, n_users))
     out = np.zeros(n_users, dtype=np.int64)
     drawn = np.random.default_rng(seed).permutation(n_users)[: round(users * n_users)]
     out[drawn] = np.minimum(np.maximum(1, np.floor(share * n_train[drawn])), n_train[drawn] - 1)
@@ -87,7 +95,8 @@ def cut_last(train: pd.DataFrame, window: np.ndarray | int) -> tuple[pd.DataFram
         raise ValueError(
             f"window = {np.min(window)} is negative: give how many last training items to cut off, 0 or more"
         )
-    length = np.minimum(window, np.bincount(train["user"]) - 1)
+    n_users = int(train["user"].max()) + 1
+    length = np.minimum(window, np.diff(offsets(train, n_users)) - 1)
     in_window = train.groupby("user").cumcount(ascending=False) < length[train["user"]]
     return train[~in_window].reset_index(drop=True), train[in_window].reset_index(drop=True)
 
