@@ -126,16 +126,13 @@ def forest(table: pd.DataFrame, finding: str = "") -> Figure:
     with plt.rc_context(STYLE):
         fig, ax = plt.subplots(figsize=(8.0, max(3.5, 1.5 + 0.24 * at[-1])), layout="constrained")
     colours = [COLOURS.get(row, PALETTE[i % 10]) for i, row in enumerate(lines["row"])]
-    ax.axvline(0, color="0.25", linewidth=1.5)
-    ax.hlines(at, reach.min(axis=1), reach.max(axis=1), color=colours, linewidth=2)
-    ax.scatter(gain, at, s=44, color=colours, edgecolor="0.15", zorder=3)
+    _dots(ax, at, gain, reach, colours, size=44)
     ax.scatter(paper, at, marker="D", s=36, color="black", edgecolor="white", zorder=4)
     heads = (lines["backbone"] + ", " + lines["metric"])[new]
     ax.set_yticks([*at, *(at[new] - 1)], [*lines["row"], *heads])
     for label in ax.get_yticklabels()[len(at) :]:
         label.set_fontweight("bold")
     ax.set(ylim=(at[-1] + 0.7, 0), xlabel="gain over Base (%), right is better", ylabel="backbone and row")
-    ax.grid(axis="y", visible=False)
     note = "ours: 95% intervals over users, in pairs"
     if paper.notna().any():
         note += ";  diamonds: the paper, leave-one-out"
@@ -154,32 +151,23 @@ def gains(table: pd.DataFrame) -> Figure:
     if ours.empty:
         raise ValueError("there is nothing to draw: no row Llama4Rec was compared with Base")
     tasks = ours["backbone"].map(task_of)
-    counts = tasks.value_counts(sort=False)
-    with plt.rc_context(STYLE):
-        fig, axes = plt.subplots(len(counts), figsize=(8.0, 1.7 + 0.42 * len(ours) + 0.5 * len(counts)), squeeze=False,
-                                 layout="constrained", height_ratios=counts + 0.8)  # fmt: skip
-    for ax, (task, count) in zip(axes.flat, counts.items(), strict=True):
-        lines = ours[tasks == task]
+    fig, axes = _a_panel_each(tasks, 0.42, 1.7)
+    for ax, (task, lines) in zip(axes, ours.groupby(tasks, sort=False), strict=True):
         sign = -100 if _is_error(lines["metric"].iloc[0]) else 100
         reach = sign * lines[["diff_ci_low", "diff_ci_high"]].div(lines["value"] - lines["diff"], axis=0)
         others = table[table["row"].str.startswith(SECOND_OPINION)]
         best = (sign * others["gain"]).groupby(others["backbone"]).max().reindex(lines["backbone"])
-        at = np.arange(count)
-        ax.axvline(0, color="0.25", linewidth=1.5)
-        ax.hlines(at, reach.min(axis=1), reach.max(axis=1), color=BLUE, linewidth=2.5)
+        at = np.arange(len(lines))
         if best.notna().any():
             ax.scatter(best, at, marker="s", s=40, facecolor="white", edgecolor=RED, linewidth=1.8, zorder=3,
                        label="best second opinion, no LLM")  # fmt: skip
-        ax.scatter(
-            sign * lines["gain"], at, s=60, color=BLUE, edgecolor="0.15", zorder=4, label="Llama4Rec, 95% interval"
-        )
+        _dots(ax, at, sign * lines["gain"], reach, BLUE, label="Llama4Rec, 95% interval")
         ax.scatter(sign * lines.apply(_paper_gain, axis=1), at, marker="D", s=36, color="black", edgecolor="white",
                    zorder=3, label="the paper's, leave-one-out")  # fmt: skip
         ax.set_yticks(at, lines["backbone"])
-        ax.set(ylim=(count - 0.4, -0.6), ylabel="backbone")
+        ax.set(ylim=(len(lines) - 0.4, -0.6), ylabel="backbone")
         ax.set_xlabel(f"{task}: gain in {lines['metric'].iloc[0]} over Base (%), right is better")
-        ax.grid(axis="y", visible=False)
-    drawn = {name: mark for ax in axes.flat for mark, name in zip(*ax.get_legend_handles_labels(), strict=True)}
+    drawn = {name: mark for ax in axes for mark, name in zip(*ax.get_legend_handles_labels(), strict=True)}
     fig.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=3)
     return _finish(fig, _verdict(ours, " and ".join(ours["metric"].unique())))
 
@@ -190,27 +178,40 @@ def gain_and_cost(rows: pd.DataFrame) -> Figure:
     `rows` has columns task, row, metric, gain, ci_low, ci_high (fractions) and read, tokens of an LLM for one backbone.
     """
     _need(rows, "task", "row", "metric", "gain", "ci_low", "ci_high", "read")
-    counts = rows["task"].value_counts(sort=False)
-    with plt.rc_context(STYLE):
-        fig, axes = plt.subplots(len(counts), figsize=(8.0, 0.9 + 0.36 * len(rows) + 0.6 * len(counts)), squeeze=False,
-                                 layout="constrained", height_ratios=counts + 0.8)  # fmt: skip
+    fig, axes = _a_panel_each(rows["task"], 0.36, 0.9)
     found = []
-    for ax, (task, lines) in zip(axes.flat, rows.groupby("task", sort=False), strict=True):
+    for ax, (task, lines) in zip(axes, rows.groupby("task", sort=False), strict=True):
         lines = lines.sort_values("read", kind="stable")
         sign = -100 if _is_error(lines["metric"].iloc[0]) else 100
         gain, reach = sign * lines["gain"], sign * lines[["ci_low", "ci_high"]]
         at, colours = np.arange(len(lines)), [COLOURS.get(row, GREY) for row in lines["row"]]
-        ax.axvline(0, color="0.25", linewidth=1.5)
-        ax.hlines(at, reach.min(axis=1), reach.max(axis=1), color=colours, linewidth=2.5)
-        ax.scatter(gain, at, s=60, color=colours, edgecolor="0.15", zorder=3)
+        _dots(ax, at, gain, reach, colours)
         labels = lines["row"] + [f", {tokens / 1e6:.1f} M" if tokens else "" for tokens in lines["read"]]
         ax.set_yticks(at, labels)
         ax.set(ylim=(len(lines) - 0.4, -0.6), ylabel="row")
         ax.set_xlabel(f"{task}: gain in {lines['metric'].iloc[0]} over Base (%), right is better")
-        ax.grid(axis="y", visible=False)
         found.append(f"{lines['row'][gain.idxmax()]} ({task})")
     note = "M: million tokens that an LLM reads for one backbone; one that it learns from counts three times"
     return _finish(fig, f"Largest gain: {', '.join(found)}", note)
+
+
+def _a_panel_each(tasks: pd.Series, line: float, rest: float) -> tuple[Figure, list[plt.Axes]]:
+    """A panel for each task, one below the other, as high as it has lines: `line` and `rest` are in inches."""
+    counts = tasks.value_counts(sort=False)
+    height = rest + line * len(tasks) + 0.6 * len(counts)
+    with plt.rc_context(STYLE):
+        fig, axes = plt.subplots(
+            len(counts), figsize=(8.0, height), squeeze=False, layout="constrained", height_ratios=counts + 0.8
+        )
+    return fig, list(axes.flat)
+
+
+def _dots(ax: plt.Axes, at, gain, reach: pd.DataFrame, colours, size: float = 60, label: str | None = None) -> None:
+    """Gains [N] left and right of 0, each on the line of its interval (`reach` [N, 2])."""
+    ax.axvline(0, color="0.25", linewidth=1.5)
+    ax.hlines(at, reach.min(axis=1), reach.max(axis=1), color=colours, linewidth=2.5)
+    ax.scatter(gain, at, s=size, color=colours, edgecolor="0.15", zorder=4, label=label)
+    ax.grid(axis="y", visible=False)
 
 
 def _paper_gain(line: pd.Series) -> float:

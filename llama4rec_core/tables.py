@@ -81,8 +81,7 @@ def build(per_user: pd.DataFrame, preset: Preset, *, llm: bool = True) -> pd.Dat
     """
     lines, draws = [], preset.evaluation.draws
     for place, parts, metric, values in _measured(per_user):
-        if "Base" not in values:
-            raise ValueError(f"{_named(place)} has no row Base, with which every other row is compared")
+        base = _base(values, place)
         for name, ours in values.items():
             overall = estimate(ours, metric == "RMSE", draws)
             line = place | _settings(parts[name]) | {
@@ -97,7 +96,7 @@ def build(per_user: pd.DataFrame, preset: Preset, *, llm: bool = True) -> pd.Dat
                 "paper_value": paper_value(place["dataset"], place["backbone"], name, metric, place["protocol"]),
             }  # fmt: skip
             if name != "Base":
-                line |= _against(ours, values["Base"], metric, draws) | {"compared_with": "Base"}
+                line |= _against(ours, base, metric, draws) | {"compared_with": "Base"}
                 if set(parts[name]["seed"]) != set(parts["Base"]["seed"]):
                     line["p_seeds"] = np.nan
             lines.append(line)
@@ -112,7 +111,8 @@ def compare_rows(per_user: pd.DataFrame, pairs: Sequence[tuple[str, str]], prese
 
     `per_user` is that of `build`; it may hold several tasks. A pair (row, compared with) is left out where a backbone
     lacks one of the two. `gain` is the difference divided by the second row's value. `p_users` is Holm-corrected over
-    the backbones of a pair and metric. Raises ValueError as `build` does, and for a pair that no backbone has.
+    the backbones of a pair and metric. Raises ValueError as `build` does, but needs no Base, and for a pair that no
+    backbone has.
     """
     lines = []
     for place, _, metric, values in _measured(per_user):
@@ -137,10 +137,10 @@ def mean_gains(per_user: pd.DataFrame, table: pd.DataFrame, preset: Preset) -> p
     """
     found: dict[tuple, list] = {}
     for place, _, metric, values in _measured(per_user):
+        task, base = task_of(place["backbone"]), _base(values, place)
         for row in values.keys() - {"Base"}:
-            task = task_of(place["backbone"])
             here = found.setdefault((place["dataset"], place["protocol"], task, row, metric), [])
-            here.append((place["backbone"], values[row], values["Base"]))
+            here.append((place["backbone"], values[row], base))
     lines = []
     for (dataset, protocol, task, row, metric), each in found.items():
         names, ours, base = zip(*each, strict=True)
@@ -188,6 +188,12 @@ def _measured(per_user: pd.DataFrame) -> Iterator[tuple[dict, dict[str, pd.DataF
                     lost = f"{name} has no {column} for user {users[user]} (seed number {number + 1})"
                     raise ValueError(f"{_named(place)}: {lost}")
             yield place, parts, "RMSE" if column == "MSE" else column, values
+
+
+def _base(values: dict[str, np.ndarray], place: dict) -> np.ndarray:
+    if "Base" not in values:
+        raise ValueError(f"{_named(place)} has no row Base, with which every other row is compared")
+    return values["Base"]
 
 
 def _named(place: dict) -> str:
@@ -315,10 +321,10 @@ def publish(run_tables, committed_dir) -> pd.DataFrame:
     """Merge every table (table_*.csv, pairs.csv, gains.csv) of the folder `run_tables` into the CSV of that name in
     `committed_dir`; renew the twins.
 
-    `KEY` (`PAIR_KEY`) tells lines apart. The preset is part of it, so a newcomer's one-seed `quick` line stands beside
+    `KEY` (`PAIR_KEY`, `GAIN_KEY`) tells lines apart. The preset is part of it, so a newcomer's one-seed `quick` line stands beside
     a five-seed `laptop` line, and only a rerun of the same preset replaces a line. Of a backbone that the run has, its
     lines replace all committed ones of that preset, LLM, data set and protocol: an older Base must not stand beside a
-    newer one. Other committed lines stay. The caption is the run's. Returns what happened: columns table, KEY, action
+    newer one. So do a task's lines in gains.csv. Other committed lines stay. The caption is the run's. Returns what happened: columns table, KEY, action
     (added | replaced | unchanged). Raises ValueError where there is no table or one cannot be read; then nothing is
     written.
     """
@@ -339,8 +345,8 @@ def publish(run_tables, committed_dir) -> pd.DataFrame:
     beside = {}
     for name, (_, key) in BESIDE.items():
         target = committed_dir / f"{name}.csv"
-        lines = pd.concat([_lines_of(path) for path in (target, run_tables / target.name)])
-        beside[target] = _parsed(lines.drop_duplicates(key, keep="last"), target)
+        before, after = map(_lines_of, (target, run_tables / target.name))
+        beside[target] = _parsed(pd.concat([before[~_among(before, after, key[:5])], after]), target)
     for table, path, caption in merged:
         write(table, path, caption)
     for target, lines in beside.items():

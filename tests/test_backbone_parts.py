@@ -485,6 +485,7 @@ def test_byte_dropout_keeps_what_it_says_and_the_mean():
     assert found.unique().tolist() == pytest.approx([0, 256 / 192]) and abs(float(found.mean()) - 1) < 0.01
     assert abs(float((found == 0).float().mean(dim=0).std()) - (0.25 * 0.75 / 1000) ** 0.5) < 0.004
     assert (dropout.eval()(x) == x).all() and (with_our_layers(torch.nn.Dropout(0.0))(x) == x).all()
+    assert with_our_layers(torch.nn.Dropout(0.999))(x).unique().tolist() == [0, 256]
 
 
 @given(st.data())

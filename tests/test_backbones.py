@@ -248,6 +248,8 @@ def test_unknown_backbone_wrong_type_and_too_small_values_are_errors(planted):
         settings_of("MF", {"epochs": True})
     with pytest.raises(ValueError, match="MF's setting batch_size is 0: it is too small"):
         settings_of("MF", {"batch_size": 0})
+    with pytest.raises(ValueError, match="length is 1: it must be at least 2"):
+        settings_of("BERT4Rec", {"length": 1})
     with pytest.raises(ValueError, match="LightGCN's setting lr is nan: it is too small"):
         settings_of("LightGCN", {"lr": float("nan")})
     with pytest.raises(ValueError, match="dim 10 cannot be divided among 3 heads"):

@@ -125,7 +125,7 @@ def test_gains_has_a_panel_for_each_task_and_the_best_second_opinion_beside():
     fig = figures.gains(more)
     direct, rating = fig.axes
     assert [label.get_text() for label in direct.get_yticklabels()] == ["LightGCN"]
-    spans, best, ours, papers = direct.collections
+    best, spans, ours, papers = direct.collections
     assert spans.get_segments()[0][:, 0].tolist() == pytest.approx([10, 30])
     drawn = [each.get_offsets()[0, 0] for each in (best, ours, papers)]
     assert drawn == pytest.approx([4, 20, 100 * (608 / 447 - 1)])

@@ -452,7 +452,7 @@ def test_the_same_preset_replaces_its_rows_and_leaves_no_older_one_beside_them(t
     assert twin.startswith("A newer caption.\n\n## ml-100k") and "0.7500" in twin and "IFT" not in twin
 
 
-def test_pairs_are_merged_by_their_key(tmp_path):
+def test_a_backbones_pairs_replace_its_older_ones_of_the_same_preset(tmp_path):
     frames = [frame(name, hr) for name, hr in (("Base", [0, 0]), ("Llama4Rec", [1, 0]), ("w/o AA", [0, 1]))]
     table, both = build(*frames), pd.concat(frames)
 
@@ -462,16 +462,14 @@ def test_pairs_are_merged_by_their_key(tmp_path):
     publish(tmp_path, table, pairs=of("quick", "w/o AA"))
     path = tmp_path / "committed" / "pairs.csv"
     assert path.read_bytes() == (tmp_path / "run" / "pairs.csv").read_bytes()
-    publish(tmp_path, table, pairs=of("quick", "w/o AA").assign(gain=9.0))
-    publish(tmp_path, table, pairs=of("quick", "Base"))
     publish(tmp_path, table, pairs=of("laptop", "Base"))
+    publish(tmp_path, table, pairs=of("quick", "Base").assign(gain=9.0))
     publish(tmp_path, table)
     found = pd.read_csv(path)
     assert found[["preset", "compared_with", "metric"]].to_numpy().tolist() == [
-        ["quick", "Base", "HR@3"], ["quick", "Base", "NDCG@3"], ["quick", "w/o AA", "HR@3"],
-        ["quick", "w/o AA", "NDCG@3"], ["laptop", "Base", "HR@3"], ["laptop", "Base", "NDCG@3"],
+        ["quick", "Base", "HR@3"], ["quick", "Base", "NDCG@3"], ["laptop", "Base", "HR@3"], ["laptop", "Base", "NDCG@3"]
     ]  # fmt: skip
-    assert found["gain"].tolist()[2:4] == [9, 9]
+    assert found["gain"].tolist()[:2] == [9, 9]  # the first run's "w/o AA" was compared with an older Llama4Rec
 
 
 def of_backbones(metric, *gains):
@@ -498,6 +496,12 @@ def test_mean_gains_are_means_over_a_tasks_backbones_beside_the_papers():
     assert (ndcg["better"], ndcg["worse"]) == (1, 1) and (rmse["better"], rmse["worse"]) == (2, 0)
     of_paper = [608 / 447 - 1, 588 / 420 - 1]
     assert rmse["gain"] == pytest.approx(-0.2) and ndcg["paper_gain"] == pytest.approx(np.mean(of_paper))
+
+
+def test_mean_gains_without_a_base_are_refused():
+    direct = of_backbones("NDCG@5", 0.3, -0.1)
+    with pytest.raises(ValueError, match="ml-100k / rolling / MF has no row Base"):
+        tables.mean_gains(direct[direct["row"] != "Base"], tables.build(direct, preset()), preset())
 
 
 def test_gains_come_back_from_their_file_and_are_merged_by_their_key(tmp_path):

@@ -18,6 +18,10 @@ class BERT4RecSettings(TransformerSettings):
     epochs: int = 120  # at most: masked items are learnt slowly
     patience: int = 12  # epochs without a better validation NDCG@10
 
+    def __post_init__(self):
+        if self.length < 2:
+            raise ValueError(f"BERT4Rec's setting length is {self.length}: it must be at least 2, for an item and a mask")
+
 
 def cloze(
     rows: np.ndarray, share: float, pad: int, mask: int, rng: np.random.Generator

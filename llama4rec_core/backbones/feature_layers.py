@@ -78,8 +78,8 @@ def self_attention(layer: nn.Module, v: torch.Tensor) -> torch.Tensor:
 
 
 def byte_dropout(layer: nn.Dropout, x: torch.Tensor) -> torch.Tensor:
-    """Dropout with p rounded to a 256th: random bytes, eight in one draw of the CPU."""
-    below = round(256 * layer.p)
+    """Dropout with p rounded to a 256th, 255 of them at most: random bytes, eight in one draw of the CPU."""
+    below = min(round(256 * layer.p), 255)
     if not layer.training or not below:
         return x
     drawn = torch.empty(-(-x.numel() // 8), dtype=torch.int64).random_(-(2**63), None).view(torch.uint8)
