@@ -321,12 +321,12 @@ def publish(run_tables, committed_dir) -> pd.DataFrame:
     """Merge every table (table_*.csv, pairs.csv, gains.csv) of the folder `run_tables` into the CSV of that name in
     `committed_dir`; renew the twins.
 
-    `KEY` (`PAIR_KEY`, `GAIN_KEY`) tells lines apart. The preset is part of it, so a newcomer's one-seed `quick` line stands beside
-    a five-seed `laptop` line, and only a rerun of the same preset replaces a line. Of a backbone that the run has, its
-    lines replace all committed ones of that preset, LLM, data set and protocol: an older Base must not stand beside a
-    newer one. So do a task's lines in gains.csv. Other committed lines stay. The caption is the run's. Returns what happened: columns table, KEY, action
-    (added | replaced | unchanged). Raises ValueError where there is no table or one cannot be read; then nothing is
-    written.
+    `KEY` (`PAIR_KEY`, `GAIN_KEY`) tells lines apart. The preset is part of it, so a newcomer's one-seed `quick` line
+    stands beside a five-seed `laptop` line, and only a rerun of the same preset replaces a line. Of a backbone that the
+    run has, its lines replace all committed ones of that preset, LLM, data set and protocol, and so do a task's in
+    gains.csv: an older Base must not stand beside a newer one. Other committed lines stay. The caption is the run's.
+    Returns what happened: columns table, KEY, action (added | replaced | unchanged). Raises ValueError where there is
+    no table or one cannot be read; then nothing is written.
     """
     run_tables, committed_dir = Path(run_tables), Path(committed_dir)
     sources = sorted(run_tables.glob("table_*.csv"))

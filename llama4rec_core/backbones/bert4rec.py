@@ -20,7 +20,7 @@ class BERT4RecSettings(TransformerSettings):
 
     def __post_init__(self):
         if self.length < 2:
-            raise ValueError(f"BERT4Rec's setting length is {self.length}: it must be at least 2, for an item and a mask")
+            raise ValueError(f"BERT4Rec's setting length is {self.length}: it must be at least 2, an item and a mask")
 
 
 def cloze(
