@@ -1,7 +1,7 @@
 """Keep what a run's backbones, LLMs and baselines said in small files, or put such files where a run has its own.
 
-    python scripts/replay.py PRESET pack      a finished run into results/published/sSEED/
-    python scripts/replay.py PRESET unpack    of a preset with `published`: lists, scores and records into its run
+    python scripts/replay.py PRESET pack [FOLDER]    a finished run into FOLDER/sSEED/, by default in results/published
+    python scripts/replay.py PRESET unpack           of a preset with `published`: lists, scores and records into its run
 
 Nothing that a user did is kept: histories, targets and ratings come from the data again.
 """
@@ -132,9 +132,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("preset")
     parser.add_argument("verb", choices=["pack", "unpack"])
+    parser.add_argument("folder", nargs="?", type=Path, default=paths.results() / "published")
     given = parser.parse_args()
     run = Run.open(given.preset)
-    pack(run, paths.results() / "published") if given.verb == "pack" else unpack(run)
+    pack(run, given.folder) if given.verb == "pack" else unpack(run)
 
 
 if __name__ == "__main__":
