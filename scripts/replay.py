@@ -1,7 +1,7 @@
 """Keep what a run's backbones, LLMs and baselines said in small files, or put such files where a run has its own.
 
     python scripts/replay.py PRESET pack [FOLDER]    a finished run into FOLDER/sSEED/, by default in results/published
-    python scripts/replay.py PRESET unpack           of a preset with `published`: lists, scores and records into its run
+    python scripts/replay.py PRESET unpack           of a preset with `published`: all of it into its run
 
 Nothing that a user did is kept: histories, targets and ratings come from the data again.
 """
