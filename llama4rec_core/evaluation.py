@@ -223,9 +223,10 @@ def mean_gain(
     if len(users := {values.shape[1] for pair in pairs for values in pair}) > 1:
         raise ValueError(f"a paired comparison needs the same users, got {' and '.join(map(str, sorted(users)))}")
     with np.errstate(invalid="ignore", divide="ignore"):
-        gains = [by_seed(a, root).mean() / by_seed(b, root).mean() - 1 for a, b in pairs]
-        resampled = [_resampled(a, root, draws) / _resampled(b, root, draws) - 1 for a, b in pairs]
-        return float(np.mean(gains)), *interval(np.mean(resampled, axis=0))
+        gain = np.mean([by_seed(a, root).mean() / by_seed(b, root).mean() - 1 for a, b in pairs])
+        resampled = np.mean([_resampled(a, root, draws) / _resampled(b, root, draws) - 1 for a, b in pairs], axis=0)
+    gain, resampled = (np.where(np.isfinite(values), values, np.nan) for values in (gain, resampled))
+    return float(gain), *interval(resampled)
 
 
 def sign_flip_test(differences, flips: int = FLIPS) -> float:

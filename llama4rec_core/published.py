@@ -70,11 +70,13 @@ def pack_ratings(cases: pd.DataFrame, said: Mapping[str, pd.DataFrame], column: 
     found = {}
     for opinion, ratings in said.items():
         case = numbers.reindex(pd.MultiIndex.from_frame(ratings[["part", "user", "item"]])).to_numpy()
-        found[opinion] = pd.DataFrame({"backbone": _steps(ratings["backbone"]), "said": _steps(ratings[column])}, case)
+        found[opinion] = pd.DataFrame(
+            {"backbone": _steps(ratings["backbone"], np.int32), "said": _steps(ratings[column], np.int32)}, case
+        )
     every = pd.concat([each["backbone"] for each in found.values()])
     frame = every[~every.index.duplicated()].sort_index().to_frame()
     for opinion, each in found.items():
-        frame[opinion] = each["said"].reindex(frame.index).astype("Int16")
+        frame[opinion] = each["said"].reindex(frame.index).astype("Int32")
     return frame.rename_axis("case").reset_index()
 
 
@@ -93,5 +95,5 @@ def unpack_ratings(
     return Predictions(cases, None, None, predicted, NO_EMBEDDINGS), said
 
 
-def _steps(values) -> np.ndarray:
-    return np.round(np.ravel(values) * STEPS).astype(np.int16)
+def _steps(values, dtype=np.int16) -> np.ndarray:
+    return np.round(np.ravel(values) * STEPS).astype(dtype)

@@ -511,8 +511,9 @@ def _relative(x: float, line) -> float:
 
 
 def signed_percent(x: float) -> str:
+    """A gain with its sign, in percent; "" where there is none."""
     text = _number(100 * x, 1)
-    return f"{text if text.startswith('-') else f'+{text}'}%"
+    return text and f"{text if text.startswith('-') else f'+{text}'}%"
 
 
 def _percent(x: float) -> str:

@@ -32,6 +32,8 @@ def main() -> None:
     parser.add_argument("seed", type=int)
     parser.add_argument("--way", choices=WAYS, default="", help="rank in another way than the preset's")
     asked = parser.parse_args()
+    if asked.way and (asked.fit, asked.llm) != ("base", "untuned"):
+        parser.error("--way is for the untuned LLM and the fit base")
     run, task, s = Run.open(asked.preset), task_of(asked.backbone), f"s{asked.seed}"
     preset, ready = run.preset, read_prepared(run.path("data"), run.preset)
 

@@ -36,11 +36,11 @@ VARIANTS = {  # what differs from the preset's data settings
 def row(run: Run, variant: str, name: str, seed: int) -> None:
     """Fit a backbone, measure it on test, write the per-user metrics, the curve of training and the look at test.
 
-    Raises ValueError for the variant that is the preset's own protocol: its rows are those of "as-set".
+    Raises ValueError for a variant that is the preset's own split: its rows are those of "as-set".
     """
-    if variant == run.preset.data.protocol:
-        raise ValueError(f"preset {run.preset.name} is {variant} as set: ask for the variant as-set")
     preset = replace(run.preset, data=replace(run.preset.data, **VARIANTS[variant]))
+    if variant != "as-set" and preset == run.preset:
+        raise ValueError(f"preset {run.preset.name} is {variant} as set: ask for the variant as-set")
     ready, task = prepare(read_dataset(run.path("data")), preset), TASKS[task_of(name)]
     torch.set_num_threads(1)
     data = training_data(ready.dataset, ready.split.train, task.name)
@@ -89,6 +89,8 @@ def main() -> None:
     parser.add_argument("variant", choices=[*VARIANTS, "tables"])
     parser.add_argument("of", nargs="*", help="backbone and seed")
     asked = parser.parse_args()
+    if asked.variant != "tables" and len(asked.of) != 2:
+        parser.error(f"{asked.variant} needs a backbone and a seed")
     run = Run.open(asked.preset)
     if asked.variant == "tables":
         all_tables(run)

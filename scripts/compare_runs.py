@@ -24,8 +24,9 @@ def compared(ours: Run, theirs: Run) -> pd.DataFrame:
     if len(set(splits.values())) > 1:
         raise ValueError(f"{' and '.join(splits)} have other data or another split: their users cannot be paired")
     lines = []
-    for name in (each for each in ours.preset.backbones if each in theirs.preset.backbones):
-        task, seeds = TASKS[task_of(name)], sorted(set(ours.preset.seeds) & set(theirs.preset.seeds))
+    seeds = sorted(set(ours.preset.seeds) & set(theirs.preset.seeds))
+    for name in (each for each in ours.preset.backbones if seeds and each in theirs.preset.backbones):
+        task = TASKS[task_of(name)]
         first, second = (_per_user(run, name, seeds, task.column) for run in (ours, theirs))
         for row in (each for each in first if each in second):
             users = first[row].columns.intersection(second[row].columns)
@@ -37,7 +38,7 @@ def compared(ours: Run, theirs: Run) -> pd.DataFrame:
             interval = {key: getattr(found, key) for key in ("diff", "ci_low", "ci_high", "p_users")}
             lines.append(about | interval)
     if not lines:
-        raise ValueError(f"{' and '.join(splits)} have no backbone and row in common")
+        raise ValueError(f"{' and '.join(splits)} have no backbone, seed and row in common")
     return pd.DataFrame(lines)
 
 

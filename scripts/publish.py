@@ -63,7 +63,10 @@ def with_results(text: str) -> str:
     if path.exists():
         gains = tables.read(path)
         main = gains["metric"] == gains["task"].map({task.name: task.metric for task in TASKS.values()})
-        gains = gains[main & (gains["preset"] != "smoke")].sort_values("backbones", ascending=False, kind="stable")
+        gains = gains[main & (gains["preset"] != "smoke")].assign(
+            other=gains["protocol"].str.startswith("leave-one-out")
+        )
+        gains = gains.sort_values(["backbones", "other"], ascending=[False, True], kind="stable")
         lines = [
             _mean_gains(dataset, TASKS[task], next(iter(of.groupby(tables.GAIN_KEY[:4], sort=False)))[1])
             for dataset, each in gains.groupby("dataset", sort=False)
@@ -99,6 +102,8 @@ def _mean_gains(dataset: str, task: Task, lines: pd.DataFrame) -> dict[str, obje
 
 
 def _interval(line: pd.Series) -> str:
+    if pd.isna(line["gain"]):
+        return ""
     gain, low, high = (tables.signed_percent(line[name]) for name in ("gain", "ci_low", "ci_high"))
     return f"{gain} [{low}, {high}]"
 

@@ -82,7 +82,9 @@ def pack_seed(run: Run, split_sha256: str, seed: int, to: Path) -> None:
 
 
 def unpack(run: Run) -> None:
-    """Raises ValueError where what was published is of other data or settings, or is not as it was."""
+    """Raises ValueError where nothing was published, or what was is of other data or settings, or not as it was."""
+    if not run.preset.published:
+        raise ValueError(f"preset {run.preset.name} has no setting `published`: there is nothing to unpack")
     ready = read_prepared(run.path("data"), run.preset)
     for seed in run.preset.seeds:
         of = Path(run.preset.published) / f"s{seed}"

@@ -60,6 +60,9 @@ def page(results: Path, preset: str) -> str:
 
 def _rows(lines: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({
+        "data set": lines["dataset"],
+        "protocol": lines["protocol"],
+        "LLM": lines["llm"],
         "backbone": lines["backbone"],
         "row": lines["row"],
         "metric": lines["metric"],
@@ -76,7 +79,7 @@ def _rows(lines: pd.DataFrame) -> pd.DataFrame:
 
 def _gains(lines: pd.DataFrame) -> pd.DataFrame:
     percent = {name: lines[name].map(tables.signed_percent) for name in ("gain", "ci_low", "ci_high")}
-    return lines[["task", "row", "metric", "backbones"]].astype({"backbones": int}).assign(
+    return lines[["dataset", "protocol", "task", "row", "metric", "backbones"]].astype({"backbones": int}).assign(
         gain=percent["gain"] + " [" + percent["ci_low"] + ", " + percent["ci_high"] + "]",
         better=lines["better"].astype(int),
         worse=lines["worse"].astype(int),
@@ -89,7 +92,7 @@ def _cost(record: dict) -> pd.DataFrame:
     asked = {each.get("asked", name): each for name, each in record["asking"].items()}.values()
     steps = [(f"tuning {name}", each) for name, each in record["tuning"].items()]
     steps += [("asking", each | {"tokens": each["tokens_read"]}) for each in asked]
-    lines = pd.DataFrame([{"what": what, **each} for what, each in steps])
+    lines = pd.DataFrame([{"what": what, "machine": "", **each} for what, each in steps])
     sums = lines.groupby(["what", "machine"], sort=False)[["tokens", "seconds"]].sum().reset_index()
     minutes = (sums["seconds"] / 60).map("{:.1f}".format)
     return sums[["what", "machine"]].assign(**{"tokens read": sums["tokens"].map("{:,}".format), "minutes": minutes})

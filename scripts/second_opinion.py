@@ -37,14 +37,13 @@ def of_lists(baseline: Fitted, known: Predictions, histories: Histories) -> pd.D
     return pd.DataFrame({"key": key, "item": lists.items.ravel(), "log_p": score, "utility": score})
 
 
-def of_ratings(baseline: Fitted, known: Predictions, histories: Histories) -> pd.DataFrame:
-    """What a rating baseline says about every case: columns as those of `llm.rate.rate`."""
+def of_ratings(baseline: Fitted, known: Predictions, histories: Histories, scale: tuple[float, float]) -> pd.DataFrame:
+    """What a rating baseline says about every case: columns as those of `llm.rate.rate`, clipped to the same scale."""
     rows = pd.concat([rows for _, rows in rating_groups(known.cases, known.ratings)], ignore_index=True)
-    low, *_, high = histories.values
-    expected = baseline.rate(rows["user"], rows["item"]).clip(low, high)
+    expected = baseline.rate(rows["user"], rows["item"]).clip(*scale)
     likeliest = histories.values[np.abs(histories.values - expected[:, None]).argmin(axis=1)]
     frame = rows[["part", "user", "item", "rating"]]
-    return frame.assign(backbone=rows["predicted"].clip(low, high), expected=expected, likeliest=likeliest)
+    return frame.assign(backbone=rows["predicted"].clip(*scale), expected=expected, likeliest=likeliest)
 
 
 def main() -> None:
@@ -65,10 +64,12 @@ def main() -> None:
         n_users = ready.dataset.n_users
         users = draw_users(run.preset.evaluation.rating_users or n_users, n_users, rng("measured users"))
         known = known.only(known.cases["user"].isin(users).to_numpy())
-    say = of_ratings if baseline.task == "rating" else of_lists
+        said = of_ratings(baseline, known, ready.histories, ready.dataset.scale)
+    else:
+        said = of_lists(baseline, known, ready.histories)
     name = f"{asked.backbone}-{asked.fit}-{asked.opinion}-s{asked.seed}"
     write_json(run.path(f"scores/{name}.json"), NO_COST)
-    write_frame(run.path(f"scores/{name}.parquet"), say(baseline, known, ready.histories))
+    write_frame(run.path(f"scores/{name}.parquet"), said)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from llama4rec_core import presets
 from llama4rec_core.__main__ import check, main
 from llama4rec_core.data import as_set
+from llama4rec_core.data.check import problems
 from llama4rec_core.data.prepared import prepare
 from llama4rec_core.data.split import split
 from llama4rec_core.llm.model import SMOLLM2, load_tokenizer
@@ -210,3 +211,32 @@ def test_any_two_files_give_rows_or_one_clear_message(tmp_path, first, second):
         assert len(dataset.interactions) and np.isfinite(dataset.interactions["rating"]).all()
     except ValueError as error:
         assert str(error) and not well
+
+
+def test_columns_that_only_hold_a_known_word_inside_another_are_no_fault(tmp_path):
+    lines = [line.replace(",", ";") for line in plays(header="user,item,start,weekday")]
+    write(tmp_path, lines, songs())
+    assert problems(load(tmp_path).data) == []
+    write(tmp_path, plays(header="readerID,songs,stars,time"), songs(header="song,songName"))
+    (said,) = {str(each.mend) for each in problems(load(tmp_path).data)}
+    assert "readerID" in said and "['songs', 'song']" in said and "stars" in said and "songName" in said
+
+
+def test_the_file_of_users_and_empty_items_are_looked_at(tmp_path):
+    write(tmp_path, plays(), [*songs(), ",Nameless"])
+    (tmp_path / "users.csv").write_text("user,age\nu1,3\nu1,4\n,5\n", encoding="utf-8")
+    found = [str(each) for each in problems(load(tmp_path, "data: {users_file: users.csv}").data)]
+    for said in ("songs.csv: item is empty", "users.csv: user is empty", "users.csv: a user is there a second time"):
+        assert len([line for line in found if line.startswith(said)]) == 1
+    assert len(found) == 3
+    (tmp_path / "users.csv").write_text("who,age\nu1,3\n", encoding="utf-8")
+    found = [str(each) for each in problems(load(tmp_path, "data: {users_file: users.csv}").data)]
+    assert found[1] == "users.csv has no column for user (it has: who, age): mend the file"
+
+
+def test_users_are_counted_after_rare_items_are_left_out(tmp_path):
+    lines = [*plays(items=16), "u4,s0,1,1", "u4,rare,1,2", *(f"u4,s{i},1,{i + 2}" for i in range(1, 15))]
+    write(tmp_path, lines, [*songs(), "rare,Rare"])
+    (found,) = problems(load(tmp_path, "data: {min_interactions: 2}").data)
+    assert found.what == "1 of 5 users have fewer than the 16 interactions that rolling needs"
+    assert found.mend == {"min_of_user": 16}

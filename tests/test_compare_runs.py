@@ -43,7 +43,7 @@ def test_runs_of_other_data_or_without_a_common_row_are_refused(runs):
     for name in ("LightGCN", "DeepFM"):
         path = theirs.path(f"rows/{name}-s0/per_user.parquet")
         write_frame(path, pd.read_parquet(path).query("row == 'only theirs'"))
-    with pytest.raises(ValueError, match="ours and theirs have no backbone and row in common"):
+    with pytest.raises(ValueError, match="ours and theirs have no backbone, seed and row in common"):
         script("compare_runs").compared(ours, theirs)
     write_json(theirs.path("data/split.json"), {"split_sha256": "xyz"})
     with pytest.raises(ValueError, match="have other data or another split"):

@@ -337,6 +337,10 @@ def test_the_mean_gain_by_hand():
     alike = ev.mean_gain([np.full((2, 4), 4.0), np.full((2, 4), 9.0)], [np.ones((2, 4))] * 2, root=True)
     assert alike == pytest.approx((1.5, 1.5, 1.5))  # errors of 2 and 3 over 1
     assert ev.mean_gain(base, base) == (0, 0, 0)
+    nothing, few = np.zeros((1, 4)), np.array([[0.0, 0, 0, 1]])  # 0; 0 in three of ten resamples
+    assert np.isnan(ev.mean_gain([few], [nothing])).all()
+    gain, *ends = ev.mean_gain([2 * few], [few])
+    assert gain == 1 and np.isnan(ends).all()
 
 
 def test_a_resample_of_the_mean_gain_draws_the_same_users_for_every_backbone():

@@ -120,3 +120,26 @@ def test_a_large_file_is_read_as_a_small_one_and_its_faults_are_told_alike(tmp_p
                                     "a repetition"))  # fmt: skip
     if fault == "as it should be":
         assert set(small.users["user_id"]) == {"007", "8"} and small.interactions["rating"].isna().sum() == 1
+
+
+def test_a_named_column_wins_over_one_that_has_our_name(tmp_path):
+    plays, songs = tmp_path / "plays.csv", tmp_path / "songs.csv"
+    plays.write_text("user,user_id,item,time,when\nx,1,a,7,8\ny,2,b,7,9\n")
+    songs.write_text("item,title\na,A\nb,B\n")
+    found = read_own(plays, songs, columns={"user": ("user_id",), "time": ("when",)})
+    assert found.users["user_id"].tolist() == ["1", "2"] and found.interactions["time"].tolist() == [8, 9]
+
+
+def test_a_missing_column_is_named_also_where_users_with_few_interactions_are_left_out(tmp_path):
+    plays, songs = tmp_path / "plays.csv", tmp_path / "songs.csv"
+    plays.write_text("who,item\n1,a\n")
+    songs.write_text("item,title\na,A\n")
+    with pytest.raises(ValueError, match="plays.csv has no column 'user' .it has: who, item."):
+        read_own(plays, songs, min_of_user=16)
+
+
+def test_ids_that_differ_by_blanks_are_one_where_the_last_of_several_interactions_is_kept(tmp_path):
+    plays, songs = tmp_path / "plays.csv", tmp_path / "songs.csv"
+    plays.write_text("user,item,rating\n1,a,2\n1 , a,5\n")
+    songs.write_text("item,title\na,A\n")
+    assert read_own(plays, songs, duplicates="last").interactions["rating"].tolist() == [5]

@@ -53,6 +53,18 @@ def test_ratings_by_hand_and_no_rating_of_a_user_is_in_them():
     assert told["LLM"]["user"].tolist() == [0, 1] and predictions.ratings[[0, 2]].tolist() == [1.25, 4.5]
 
 
+def test_ratings_of_a_wide_scale_come_back():
+    asked = CASES[["part", "user", "item", "rating"]].assign(
+        backbone=[75.0, -1000.5, 0.0], expected=[60.0, 100.0, 33.0]
+    )
+    predictions, told = unpack_ratings(pack_ratings(CASES, {"LLM": asked}, "expected"), CASES, "expected")
+    assert predictions.ratings.tolist() == [75.0, -1000.5, 0.0] and told["LLM"]["expected"].tolist() == [
+        60.0,
+        100.0,
+        33.0,
+    ]
+
+
 @given(st.lists(st.lists(st.integers(-500, 500), min_size=4, max_size=4, unique=True), min_size=1, max_size=6))
 def test_any_lists_come_back_in_the_same_order(values):
     """Of four numbers at least 1 apart and at most 1,000, no two come within a thousandth of a standard deviation."""

@@ -17,7 +17,8 @@ examples: [[Bohemian Rhapsody, '', '1975'], [One, '', '1991']]
 
 
 def test_built_in_words():
-    assert WORDS == {"ml-100k": FILMS, "ml-1m": FILMS, "bookcrossing": BOOKS}
+    assert WORDS["ml-100k"] == FILMS and WORDS["bookcrossing"] == BOOKS
+    assert all(int(year) > 2000 for _, year, *_ in WORDS["ml-1m"].examples)  # MovieLens-1M ends in 2000
     assert (FILMS.items, FILMS.user, FILMS.chose, FILMS.chooses) == ("films", "viewer", "watched", "watches")
     assert [len(words.examples) for words in (FILMS, BOOKS, Words())] == [4, 3, 0]
 

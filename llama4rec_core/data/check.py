@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,13 +14,13 @@ import yaml
 
 from llama4rec_core.data.bookcrossing import k_core
 from llama4rec_core.data.dataset import given
-from llama4rec_core.data.own import read_table, tidy
+from llama4rec_core.data.own import read_table, stripped, tidy
 from llama4rec_core.data.split import HELD_OUT
 
 if TYPE_CHECKING:
     from llama4rec_core.presets import DataSettings
 
-GUESSES = {  # a column whose name holds one of these words may be ours
+GUESSES = {  # a column whose name has one of these words, perhaps with an s or id at its end, may be ours
     "user": ("user", "reader", "listener", "viewer", "customer", "member", "person"),
     "item": ("item", "book", "song", "movie", "film", "track", "product", "article", "isbn", "asin"),
     "rating": ("rating", "star", "score", "grade"),
@@ -44,6 +45,9 @@ class Problem:
         return f"{self.what}{where}: {way}"
 
 
+TOO_FEW = Problem("too few users and items have enough interactions to hold any out")
+
+
 def problems(settings: DataSettings) -> list[Problem]:
     """Of the files that a preset's `data` section names, read with what it says. Raises nothing for what they hold."""
     files = [Path(settings.interactions), Path(settings.items)]
@@ -65,11 +69,14 @@ def problems(settings: DataSettings) -> list[Problem]:
     if len(tables) < 2 or not {"user", "item"} <= set(tables[0]) or not {"item", "title"} <= set(tables[1]):
         return found
     found = _together(found, settings.columns)
-    interactions, items = (table.assign(**_stripped(table)) for table in tables)
+    interactions, items = map(stripped, tables)
     found += _of_interactions(interactions, items, files, settings)
     twice = items["item"].duplicated()
     if twice.any():
         found.append(Problem(f"{files[1].name}: an item is there a second time", _lines(twice)))
+    if (empty := items["item"] == "").any():
+        found.append(Problem(f"{files[1].name}: item is empty", _lines(empty)))
+    found += _of_users(settings)
     return found + _of_counts(interactions, items, settings, found)
 
 
@@ -103,27 +110,48 @@ def _of_interactions(
         yield Problem(f"{files[1].name} has no title for an item of {name}", _lines(untitled), {"untitled": "drop"})
 
 
+def _of_users(settings: DataSettings) -> Iterable[Problem]:
+    if not settings.users_file:
+        return
+    name = Path(settings.users_file).name
+    try:
+        users = stripped(read_table(settings.users_file, settings.columns, settings.separator))
+    except ValueError as error:
+        yield Problem(str(error))
+        return
+    if "user" not in users:
+        yield Problem(f"{name} has no column for user (it has: {', '.join(users)})")
+        return
+    if (empty := users["user"] == "").any():
+        yield Problem(f"{name}: user is empty", _lines(empty))
+    if (twice := users["user"].duplicated()).any():
+        yield Problem(f"{name}: a user is there a second time", _lines(twice))
+
+
 def _of_counts(
     interactions: pd.DataFrame, items: pd.DataFrame, settings: DataSettings, found: list[Problem]
 ) -> list[Problem]:
     """Users with too few interactions, once what is to be mended has been."""
     mended = replace(settings, **{key: value for each in found for key, value in each.mend.items()})
     left = tidy(interactions, items, mended.duplicates, mended.untitled)
+    try:
+        left = k_core(left, settings.min_interactions, settings.min_of_user)
+    except ValueError:
+        return [TOO_FEW]
     needed = sum(HELD_OUT[settings.protocol]) + 1
     short = left["user"].value_counts() < needed
     for protocol in dict.fromkeys((settings.protocol, "leave-one-out")):
         least = sum(HELD_OUT[protocol]) + 1
         mend: dict[str, object] = {} if protocol == settings.protocol else {"protocol": protocol}
-        try:
-            kept = k_core(left, settings.min_interactions, settings.min_of_user)
-            if (kept["user"].value_counts() < least).any():
-                mend["min_of_user"] = least
+        if (left["user"].value_counts() < least).any():
+            mend["min_of_user"] = least
+            try:
                 k_core(left, settings.min_interactions, least)
-        except ValueError:
-            continue
+            except ValueError:
+                continue
         said = f"{short.sum()} of {len(short)} users have fewer than the {needed} interactions that {settings.protocol}"
         return [Problem(f"{said} needs", (), mend)] if mend else []
-    return [Problem("too few users and items have enough interactions to hold any out")]
+    return [TOO_FEW]
 
 
 def mending(found: Iterable[Problem]) -> str:
@@ -147,9 +175,7 @@ def _guessed(table: pd.DataFrame, wanted: Iterable[str]) -> dict[str, str]:
     missing, out = [ours for ours in wanted if ours not in table], {}
     while missing:
         free = [name for name in table if name not in (*GUESSES, *out.values())]
-        like = {
-            ours: [name for name in free if any(word in name.lower() for word in GUESSES[ours])] for ours in missing
-        }
+        like = {ours: [name for name in free if _has_word(name, GUESSES[ours])] for ours in missing}
         sure = [ours for ours in missing if len(like[ours]) == 1]
         if not sure:
             return out
@@ -158,9 +184,10 @@ def _guessed(table: pd.DataFrame, wanted: Iterable[str]) -> dict[str, str]:
     return out
 
 
-def _stripped(table: pd.DataFrame) -> dict[str, pd.Series]:
-    names = [name for name in ("user", "item", "title") if name in table]
-    return {name: table[name].astype("str").fillna("").str.strip() for name in names}
+def _has_word(name: str, words: tuple[str, ...]) -> bool:
+    """The names "songID" and "song_title" have the word song, "start" does not have the word star."""
+    like = re.compile(f"({'|'.join(words)})(s|id|ids)?")
+    return any(like.fullmatch(part.lower()) for part in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name))
 
 
 def _lines(bad: pd.Series) -> tuple[object, ...]:

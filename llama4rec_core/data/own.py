@@ -12,7 +12,7 @@ from pyarrow import compute as pc
 from pyarrow import csv as arrow_csv
 
 from llama4rec_core.data.bookcrossing import k_core
-from llama4rec_core.data.dataset import Dataset, make_dataset
+from llama4rec_core.data.dataset import TABLES, Dataset, make_dataset, require_columns
 from llama4rec_core.data.lines import decode, table_of
 
 SEPARATORS = ",;\t|"
@@ -50,8 +50,9 @@ def read_own(
     """
     tables = [read_table(path, columns, separator) for path in (interactions, items, users) if path is not None]
     tables[0] = tidy(*tables[:2], duplicates, untitled)
+    require_columns(tables[0], TABLES["interactions"], interactions)
     if max(min_interactions, min_of_user) > 1:
-        tables[0] = k_core(tables[0], min_interactions, min_of_user)
+        tables[0] = k_core(stripped(tables[0]), min_interactions, min_of_user)
     tables += [None] * (3 - len(tables))
     return make_dataset(Path(interactions).name.split(".")[0], *tables, scale, "own", (interactions, items, users))
 
@@ -72,6 +73,8 @@ def read_table(path: Path | str, columns: Mapping[str, Sequence[str]] | None = N
         raise ValueError(f"{path} ends in {path.suffix!r}; give a file that ends in .csv or .parquet")
     for ours, usual in HEADERS.items():
         named = [name for name in (columns or {}).get(ours, ()) if name in table]
+        if named and named[0] != ours and ours in table:
+            table = table.drop(columns=ours)  # the user names another one
         found = named or [name for name in usual if name in table and ours not in table]
         table = table.rename(columns={found[0]: ours}) if found else table
     if "time" in table and table["time"].dtype.kind not in "iuf":
@@ -82,11 +85,17 @@ def read_table(path: Path | str, columns: Mapping[str, Sequence[str]] | None = N
 def tidy(interactions: pd.DataFrame, items: pd.DataFrame, duplicates: str, untitled: str) -> pd.DataFrame:
     """The interactions without those that the two settings leave out."""
     if untitled == "drop" and {"item", "title"} <= set(items):
-        titled = items.loc[items["title"].astype("str").fillna("").str.strip() != "", "item"].astype("str").str.strip()
-        interactions = interactions[interactions["item"].astype("str").str.strip().isin(titled)]
+        interactions, items = stripped(interactions), stripped(items)
+        interactions = interactions[interactions["item"].isin(items.loc[items["title"] != "", "item"])]
     if duplicates != "error" and {"user", "item"} <= set(interactions):
-        interactions = interactions.drop_duplicates(["user", "item"], keep=duplicates)
+        interactions = stripped(interactions).drop_duplicates(["user", "item"], keep=duplicates)
     return interactions
+
+
+def stripped(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with its users, items and titles as text, without blanks around them."""
+    names = [name for name in ("user", "item", "title") if name in table]
+    return table.assign(**{name: table[name].astype("str").fillna("").str.strip() for name in names})
 
 
 def _seconds(written: pd.Series) -> pd.Series:

@@ -1,5 +1,7 @@
 """How prompts call a data set's users and items. A preset's `data.words` section has these fields."""
 
+from dataclasses import replace
+
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
@@ -40,6 +42,9 @@ FILMS = Words(
         ("Lost in Translation", "2003", "Sofia Coppola", "Bill Murray"),
     ),
 )  # fmt: skip
+LATER_FILMS = replace(  # Gladiator is in MovieLens-1M
+    FILMS, examples=(FILMS.examples[0], ("Collateral", "2004", "Michael Mann", "Tom Cruise"), *FILMS.examples[2:])
+)
 BOOKS = Words(
     "books", "reader", "read", "reads", (("genre", "a book of the genre"), ("pages", "with a page count of")),
     (
@@ -48,4 +53,4 @@ BOOKS = Words(
         ("The Goldfinch", "2013", "literary fiction", "784"),
     ),
 )  # fmt: skip
-WORDS = {"ml-100k": FILMS, "ml-1m": FILMS, "bookcrossing": BOOKS}  # a preset's data.words come before these
+WORDS = {"ml-100k": FILMS, "ml-1m": LATER_FILMS, "bookcrossing": BOOKS}  # a preset's data.words come before these

@@ -205,7 +205,8 @@ def _once(url: str, body: dict, headers: dict, timeout: float) -> tuple[int, str
 
 
 def _charge(served: Served, read: int, written: int) -> None:
-    """Write down what the next requests cost at most. Raises BudgetSpent where that is more than is left."""
+    """Write down what the next requests cost at most, each sent once: a server that bills an answer which did not
+    arrive bills more. Raises BudgetSpent where that is more than is left."""
     dollars = (read * served.prices.read + written * served.prices.written) / 1e6
     with explained(served.ledger):
         served.ledger.parent.mkdir(parents=True, exist_ok=True)
