@@ -8,7 +8,7 @@ Nothing that a user did is kept: histories, targets and ratings come from the da
 
 import argparse
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -23,6 +23,7 @@ from llama4rec_core.run import MADE, Run, changed
 from llama4rec_core.variants import asked, rows_of
 
 PARTS = ("valid", "test")
+LINES = 80_000  # in a file, which is then smaller than a megabyte
 SMALL = ("augmentation/*-s{}.json", "scores/*-s{}.json", "llm/*-s{}/tuning.json", "llm/*-s{}/curve.csv",
          "llm/memorization.csv", "backbones/*-s{}/*/log.csv", "looks/*.json")  # fmt: skip
 
@@ -36,9 +37,11 @@ def files_of(run: Run, name: str, seed: int) -> dict[str, dict[str, str]]:
     return found
 
 
-def parts_of(fit: str) -> list[str]:
-    """The files of a backbone's fit: one would be larger than a megabyte."""
-    return [f"{fit}-{part}.parquet" for part in PARTS]
+def parts_of(fit: str, there: Container[str]) -> list[str]:
+    """The files of a backbone's fit among those that are there. A part with many lines has several."""
+    numbers = ["", *(f"-{number}" for number in range(2, 100))]
+    names = [f"{fit}-{part}{number}.parquet" for part in PARTS for number in numbers]
+    return [name for name in names if name in there]
 
 
 def of_parts(frame: pd.DataFrame, cases: pd.DataFrame, fit: str) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -47,8 +50,11 @@ def of_parts(frame: pd.DataFrame, cases: pd.DataFrame, fit: str) -> Iterator[tup
         part = frame["key"].str.partition("-")[0]
     else:
         part = frame["case"].map(cases.set_index("case")["part"])
-    for each, file in zip(PARTS, parts_of(fit), strict=True):
-        yield file, frame[part == each]
+    for each in PARTS:
+        lines = frame[part == each]
+        for number, start in enumerate(range(0, max(1, len(lines)), LINES), start=1):
+            file = f"{fit}-{each}-{number}" if number > 1 else f"{fit}-{each}"
+            yield f"{file}.parquet", lines.iloc[start : start + LINES]
 
 
 def pack(run: Run, folder: Path) -> None:
@@ -93,7 +99,8 @@ def unpack(run: Run) -> None:
         for name in run.preset.backbones:
             rows = ready.cases(task_of(name)).query("part != 'window'").reset_index(drop=True)
             for fit, files in files_of(run, name, seed).items():
-                frame = pd.concat([read_frame(of / file) for file in parts_of(f"{name}-{fit}")], ignore_index=True)
+                parts = parts_of(f"{name}-{fit}", record["sha256"])
+                frame = pd.concat([read_frame(of / file) for file in parts], ignore_index=True)
                 if task_of(name) == "rating":
                     predictions, said = unpack_ratings(frame, rows, run.preset.aggregation.rating)
                 else:
@@ -119,7 +126,7 @@ def check(run: Run, ready: Prepared, of: Path, record: dict) -> None:
         if not (of / file).exists() or sha256(of / file) != expected:
             wrong.append(f"{file} is missing or not as it was published")
     fits = [f"{name}-{fit}" for name in run.preset.backbones for fit in files_of(run, name, 0)]
-    needed = {file for fit in fits for file in parts_of(fit)}
+    needed = {f"{fit}-{part}.parquet" for fit in fits for part in PARTS}
     wrong += [f"{file} was not published" for file in sorted(needed - set(record["sha256"]))]
     if wrong:
         raise ValueError(f"{of.name} of the published answers cannot be used: " + "; ".join(wrong))

@@ -65,6 +65,16 @@ def test_ratings_of_a_wide_scale_come_back():
     ]
 
 
+def test_a_part_with_many_lines_is_several_files_that_come_back_in_order(monkeypatch):
+    monkeypatch.setattr(replay, "LINES", 2)
+    cases = pd.DataFrame({"case": range(6), "part": ["valid"] + ["test"] * 5})
+    files = dict(replay.of_parts(pd.DataFrame({"case": range(6)}), cases, "MF-base"))
+    assert list(files) == ["MF-base-valid.parquet", *(f"MF-base-test{n}.parquet" for n in ("", "-2", "-3"))]
+    others = {"MF-base-test.parquet.bak": 0, "MF-baseline-test.parquet": 0}
+    parts = replay.parts_of("MF-base", files | others)
+    assert pd.concat([files[name] for name in parts])["case"].tolist() == list(range(6))
+
+
 @given(st.lists(st.lists(st.integers(-500, 500), min_size=4, max_size=4, unique=True), min_size=1, max_size=6))
 def test_any_lists_come_back_in_the_same_order(values):
     """Of four numbers at least 1 apart and at most 1,000, no two come within a thousandth of a standard deviation."""
