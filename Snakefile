@@ -2,6 +2,7 @@
 #
 #   snakemake                            preset quick: the first rows of Tables 2-4
 #   snakemake --config preset=smoke      a look at every step in minutes
+#   snakemake --config preset=laptop 'backbones=[LightGCN]' 'seeds=[0]'      the same with other settings
 #   snakemake base                       Base rows of every backbone, five seeds, both protocols; no LLM
 #   snakemake publish                    merge the run's tables and figures into results/
 #   snakemake --report run.html          one page about the run
@@ -21,6 +22,8 @@ from llama4rec_core.variants import LLMS, asked, rows_of
 from snakemake.exceptions import WorkflowError
 
 ASKED = Run.open(str(config.get("preset", "quick")))  # a name, or the path of a YAML file
+if others := {key: value for key, value in config.items() if key not in ("preset", "launcher")}:
+    ASKED = ASKED.but(others)
 PRESET, RUN, NAMED = ASKED.preset, ASKED.target(), shlex.quote(ASKED.asked)
 LOOKING = re.compile(  # who only looks waits for nobody
     "--(dry-?run|dag|rulegraph|filegraph|report|summary|detailed-summary|list-.*|lint)|-[pqrFf]*n[pqrFf]*|-[SDl]"

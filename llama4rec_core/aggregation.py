@@ -20,6 +20,7 @@ from scipy.special import logsumexp, softmax
 
 ALPHA_1 = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9)  # the paper's grid, and 0: the backbone alone
 ALPHA_2 = (0.1, 0.3, 0.5, 0.7, 0.9)
+ONE_WEIGHT = tuple(sorted({round(first * second, 2) for first in ALPHA_1 for second in (*ALPHA_2, 1.0)}))
 UTILITIES = ("positions", "standardised")
 _EQUAL = 1e-12  # two sums this close, relative to the largest, differ by rounding alone
 _SAME_NATS = 1e-6  # and so do two log-likelihoods, whose tau is found by search

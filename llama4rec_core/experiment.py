@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from llama4rec_core import aggregation, evaluation
-from llama4rec_core.aggregation import ALPHA_2, Choice
+from llama4rec_core.aggregation import ALPHA_1, ALPHA_2, ONE_WEIGHT, Choice
 from llama4rec_core.backbones.predict import Predictions, key_of
 from llama4rec_core.tasks import Task
 from llama4rec_core.variants import VARIANTS, Variant
@@ -166,7 +166,8 @@ def top_changed(base: Lists, full: Lists, alpha: np.ndarray) -> pd.Series:
 def choose_weights(variant: Variant, cases: Lists | Ratings, n_train: np.ndarray) -> Choice:
     """alpha_1 and alpha_2 of a blended row, by the likelihood of its validation cases. n_train [U]: N(u) of all users.
 
-    Where all users get one weight ("w/o AA"), alpha_2 is 1. Raises ValueError for cases of another part.
+    Where all users get one weight ("w/o AA"), alpha_2 is 1, and alpha_1 any product of the two grids: those are the
+    weights that equation 7 gives to users with long histories. Raises ValueError for cases of another part.
     """
     if not (cases.parts == "valid").all():
         raise ValueError("weights are chosen on validation alone: hand in cases of the part 'valid'")
@@ -174,7 +175,8 @@ def choose_weights(variant: Variant, cases: Lists | Ratings, n_train: np.ndarray
     def log_likelihood(alpha_1: float, alpha_2: float) -> np.ndarray:
         return cases.log_likelihood(aggregation.user_weights(n_train, alpha_1, alpha_2))
 
-    return aggregation.choose_alphas(log_likelihood, alpha_2=(1.0,) if variant.weight == "one" else ALPHA_2)
+    grids = (ONE_WEIGHT, (1.0,)) if variant.weight == "one" else (ALPHA_1, ALPHA_2)
+    return aggregation.choose_alphas(log_likelihood, *grids)
 
 
 def weights_of(variant: Variant, choice: Choice | None, n_train: np.ndarray) -> np.ndarray | float:

@@ -251,7 +251,7 @@ class ServedSettings:
     wait: Rate = 1.0
     """Seconds before the first of these; each next wait is twice as long."""
     budget: Weight | None = None
-    """Dollars, at the preset's `prices`, that a run may spend; null: no bound. One that is sent again counts once."""
+    """Dollars, at the preset's `prices`, that a run may spend; null: no bound. A request sent again is not counted."""
 
 
 @dataclass(frozen=True, config=CONFIG)

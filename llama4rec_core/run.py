@@ -14,16 +14,17 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from llama4rec_core import paths, presets
-from llama4rec_core.files import read_json, write_json
+from llama4rec_core.files import read_json, write_json, write_text
 from llama4rec_core.presets import Preset
 
 INSIDE = "LLAMA4REC_INSIDE_A_RULE"  # set in the rules' commands
@@ -84,6 +85,21 @@ class Run:
             )
         run.note_raw_files()
         return run
+
+    def but(self, settings: Mapping[str, Any]) -> Run:
+        """The same run with other values of its preset: {"seeds": [1]}. Of fewer backbones fewer have ablations.
+
+        They stand in a preset of the run's folder, since every job is told a preset by its name or path. Raises
+        ValueError for what no preset may say, and where the run was made with other settings.
+        """
+        content = presets.as_dict(self.preset) | {key: _typed(value) for key, value in settings.items()}
+        if "ablations" not in settings:
+            content["ablations"] = [name for name in content["ablations"] if name in content["backbones"]]
+        text = yaml.safe_dump(presets.as_dict(presets.build(content, "--config")))
+        file = self.path(f"presets/{hashlib.sha256(text.encode()).hexdigest()[:16]}.yaml")
+        if not file.exists():
+            write_text(file, text)
+        return Run.open(file)
 
     def path(self, name: str) -> Path:
         return self.folder / name
@@ -196,6 +212,16 @@ def _identity(preset: Preset) -> dict:
         told = repr(files).encode() + (config.read_bytes() if config.exists() else b"")
         content["llm"] = f"folder {hashlib.sha256(told).hexdigest()[:16]}"
     return content
+
+
+def _typed(value: Any) -> Any:
+    """Numbers, true, false and null of a command line, which Snakemake hands on as text where they stand in a list."""
+    if isinstance(value, dict):
+        return {key: _typed(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_typed(each) for each in value]
+    found = yaml.safe_load(value) if isinstance(value, str) else value
+    return found if found is None or isinstance(found, int | float) else value
 
 
 def changed(recorded: dict, now: dict) -> list[tuple[str, Any, Any]]:

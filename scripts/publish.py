@@ -36,8 +36,10 @@ def merge(run: Run) -> pd.DataFrame:
         )
     done = pd.concat([tables.publish(folder, paths.results() / "tables") for folder in made])
     folders = ("looks/*.json", "rows/*/look.json", "base/*/*.json")
-    seen = [path for pattern in folders for path in run.folder.glob(pattern)]
-    looks.merge(map(read_json, seen), paths.results() / "test_looks.csv")
+    seen = [read_json(path) for pattern in folders for path in run.folder.glob(pattern)]
+    if run.preset.published:  # it repeats what the run that said it has looked at
+        seen = [look for look in seen if look["preset"] != run.preset.name]
+    looks.merge(seen, paths.results() / "test_looks.csv")
     pictures = paths.results() / "figures" / run.preset.name
     pictures.mkdir(parents=True, exist_ok=True)
     curves = {f"training_{name}_s{run.preset.seeds[0]}_base" for name in run.preset.backbones}  # not of every fit

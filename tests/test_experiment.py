@@ -325,8 +325,16 @@ def test_every_list_counts_and_one_s_gain_must_be_worth_a_nat():
 
 def test_without_aa_one_weight_is_chosen_for_all_users():
     choice = experiment.choose_weights(ONE, where_the_llm_is(True), N_TRAIN)
-    assert choice.alpha_2 == 1 and choice.alpha_1 >= 0.7 and len(choice.grid) == 6
+    assert choice.alpha_2 == 1 and choice.alpha_1 > 0.6 and set(choice.grid["alpha_2"]) == {1}
     assert (experiment.weights_of(ONE, choice, N_TRAIN) == choice.alpha_1).all()
+
+
+@pytest.mark.parametrize("best", [0.81, 0.03, 0.9, 0.35])
+def test_without_aa_every_weight_can_be_chosen_that_equation_7_gives_to_long_histories(best):
+    n = np.arange(8)
+    llm, backbone = np.linspace(2, 5, 8), np.linspace(4, 1, 8)
+    cases = Ratings(n, np.full(8, "valid"), best * llm + (1 - best) * backbone, llm, backbone, (1, 5))
+    assert experiment.choose_weights(ONE, cases, N_TRAIN).alpha_1 == best
 
 
 def test_weights_are_chosen_on_validation_alone():

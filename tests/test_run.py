@@ -27,6 +27,27 @@ def test_a_folder_refuses_other_settings_but_takes_more_seeds_backbones_and_pric
         Run.open(preset(tmp_path, "instructions: {tokens: 5}"))
 
 
+def test_settings_of_the_command_line_make_the_same_run_of_other_seeds_or_backbones(results, tmp_path):
+    content = "backbones: [MF, LightGCN, SASRec]\nablations: [LightGCN, SASRec]\nevaluation: {untuned_users: 7}\n"
+    whole = Run.open(preset(tmp_path, content))
+    part = whole.but({"backbones": ["LightGCN"], "seeds": ["3", "4"]})  # Snakemake hands lists on as text
+    assert part.folder == whole.folder and Run.open(part.asked).preset == part.preset
+    assert [list(part.preset.backbones), list(part.preset.seeds)] == [["LightGCN"], [3, 4]]
+    assert list(part.preset.ablations) == ["LightGCN"] and part.preset.evaluation.untuned_users == 7
+    same = whole.but({"backbones": ["LightGCN"], "seeds": [3, 4]})
+    assert same.asked == part.asked != whole.but({"seeds": ["3", "4"]}).asked
+
+
+def test_settings_of_the_command_line_are_checked_as_a_preset_s_are(results, tmp_path):
+    whole = Run.open(preset(tmp_path, "seeds: [0]"))
+    with pytest.raises(ValueError, match="--config has an unknown key 'sedes': the known ones are name, data, llm"):
+        whole.but({"sedes": ["1"]})
+    with pytest.raises(ValueError, match="was made with tuning.layers = 10, the preset now says 4: delete that folder"):
+        whole.but({"tuning": {"layers": "4"}})
+    other = whole.but({"name": "other", "tuning": {"layers": "4", "method": "none"}})
+    assert (other.folder.name, other.preset.tuning.layers, other.preset.tuning.method) == ("other", 4, "none")
+
+
 def test_a_setting_that_was_not_there_yet_had_its_default(results, tmp_path):
     record = Run.open(preset(tmp_path, "seeds: [0]")).path("settings.json")
     content = json.loads(record.read_text())
