@@ -246,6 +246,17 @@ rule ask:  # an LLM about a backbone's lists or ratings
         f"python scripts/ask.py {NAMED} {{wildcards.name}} {{wildcards.fit}} {{wildcards.llm}} {{wildcards.seed}}"
 
 
+rule validate_llm:  # beside a backbone, on validation lists, before anything is augmented
+    input:
+        lambda w: backbone(w.name, w.seed, "base"),
+        lambda w: tuned(w.checkpoint, w.seed),
+    output:
+        f"{RUN}/llm/validated-{{checkpoint}}-{{name}}-s{{seed}}.csv",
+    threads: CORES
+    shell:
+        f"python scripts/validate_llm.py {NAMED} {{wildcards.checkpoint}} {{wildcards.name}} {{wildcards.seed}}"
+
+
 rule second_opinion:  # a baseline's, in place of an LLM's
     input:
         lambda w: backbone(w.name, w.seed, w.fit),

@@ -87,12 +87,13 @@ class Run:
         return run
 
     def but(self, settings: Mapping[str, Any]) -> Run:
-        """The same run with other values of its preset: {"seeds": [1]}. Of fewer backbones fewer have ablations.
+        """The same run with other settings: {"seeds": [1], "tuning": {"layers": 4}}; all others are the preset's. Of
+        fewer backbones fewer have ablations.
 
         They stand in a preset of the run's folder, since every job is told a preset by its name or path. Raises
         ValueError for what no preset may say, and where the run was made with other settings.
         """
-        content = presets.as_dict(self.preset) | {key: _typed(value) for key, value in settings.items()}
+        content = _merged(presets.as_dict(self.preset), _typed(settings))
         if "ablations" not in settings:
             content["ablations"] = [name for name in content["ablations"] if name in content["backbones"]]
         text = yaml.safe_dump(presets.as_dict(presets.build(content, "--config")))
@@ -216,12 +217,18 @@ def _identity(preset: Preset) -> dict:
 
 def _typed(value: Any) -> Any:
     """Numbers, true, false and null of a command line, which Snakemake hands on as text where they stand in a list."""
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {key: _typed(each) for key, each in value.items()}
     if isinstance(value, list):
         return [_typed(each) for each in value]
     found = yaml.safe_load(value) if isinstance(value, str) else value
     return found if found is None or isinstance(found, int | float) else value
+
+
+def _merged(content: dict, settings: dict) -> dict:
+    """`content` with other values where `settings` has some, in sections too."""
+    both = {key for key, value in settings.items() if isinstance(value, dict) and isinstance(content.get(key), dict)}
+    return content | settings | {key: _merged(content[key], settings[key]) for key in both}
 
 
 def changed(recorded: dict, now: dict) -> list[tuple[str, Any, Any]]:

@@ -44,8 +44,18 @@ def test_settings_of_the_command_line_are_checked_as_a_preset_s_are(results, tmp
         whole.but({"sedes": ["1"]})
     with pytest.raises(ValueError, match="was made with tuning.layers = 10, the preset now says 4: delete that folder"):
         whole.but({"tuning": {"layers": "4"}})
-    other = whole.but({"name": "other", "tuning": {"layers": "4", "method": "none"}})
-    assert (other.folder.name, other.preset.tuning.layers, other.preset.tuning.method) == ("other", 4, "none")
+    other = whole.but({"name": "other", "instructions": {"tokens": "70", "trunk": {"tokens": "80", "history": 9}}})
+    found = other.preset.instructions
+    assert [other.folder.name, found.tokens, found.trunk.tokens, found.trunk.history] == ["other", 70, 80, 9]
+    assert (
+        found.trunk.rated == whole.preset.instructions.trunk.rated and found.shares == whole.preset.instructions.shares
+    )
+
+
+def test_a_section_of_the_command_line_leaves_the_rest_of_the_section_to_the_preset(results, tmp_path):
+    whole = Run.open(preset(tmp_path, "instructions: {window_users: 0.5, trunk: {history: 9, rated: 0.7}}"))
+    found = whole.but({"name": "other", "instructions": {"trunk": {"rated": "0.2"}}}).preset.instructions
+    assert (found.window_users, found.trunk.history, found.trunk.rated) == (0.5, 9, 0.2)
 
 
 def test_a_setting_that_was_not_there_yet_had_its_default(results, tmp_path):
