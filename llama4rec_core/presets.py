@@ -194,6 +194,8 @@ class TuningSettings:
     """T of the choice loss among texts: what their scores are divided by."""
     save_steps: Count = 50
     """A kill loses at most this many steps."""
+    gradient_checkpointing: bool = False
+    """Compute each layer again on the way back, in place of keeping what it made: less memory, a third more time."""
 
 
 @dataclass(frozen=True, config=CONFIG)

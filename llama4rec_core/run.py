@@ -197,12 +197,13 @@ def _ask_snakemake(preset: str, files: list[str]) -> None:
 
 def _identity(preset: Preset) -> dict:
     """Settings that results depend on, without paths: a moved folder reopens. Seeds, backbones and rows may be added
-    to a run later, and prices are free. The data's SHA-256 stands in `data/dataset.json`."""
+    to a run later; prices are free, and so is what saves memory. The data's SHA-256 stands in `data/dataset.json`."""
     content = presets.as_dict(preset)
     for key in ("seeds", "backbones", "rows", "ablations", "prices", "published"):
         del content[key]
     if served := content.pop("served"):  # which LLM, but not where it is
         content["served"] = {key: served[key] for key in ("model", "api", "echo", "top")}
+    del content["tuning"]["gradient_checkpointing"]
     if content["tuning"]["taken_from"] is None:
         del content["tuning"]["taken_from"]
     for key in ("folder", "interactions", "items", "users_file"):

@@ -333,6 +333,26 @@ def test_tuning_teaches_and_changes_of_the_vocabulary_only_what_occurs(tmp_path,
     assert curve["loss"].tail(6).mean() < curve["loss"].head(6).mean()
 
 
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_layers_that_are_computed_again_learn_the_same(tmp_path, exact, monkeypatch, method):
+    """Where memory is saved, each layer's forward pass runs twice a step."""
+    llm, calls, weights = tiny(), [], []
+    forward = torch.nn.Linear.forward
+    for again in (False, True):
+        calls.append(0)
+
+        def counted(self, x, forward=forward):
+            calls[-1] += self.out_features == 48  # the gate and the up projection of each layer
+            return forward(self, x)
+
+        monkeypatch.setattr(torch.nn.Linear, "forward", counted)
+        folder = tuned(tiny(), tmp_path / str(again), method, taught(llm), gradient_checkpointing=again)
+        weights.append(load_file(folder / "model.safetensors"))
+    assert calls[1] == 2 * calls[0] > 0
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+
+
 def test_a_merged_checkpoint_scores_as_the_lora_model_did(tmp_path, exact, monkeypatch):
     llm, seen = tiny(), []
     examples, merge = taught(llm), LoraModel.merge_and_unload

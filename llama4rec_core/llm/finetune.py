@@ -70,6 +70,8 @@ def tune(
         with quiet_peft():
             config = LoraConfig(r=settings.lora.rank, lora_alpha=2 * settings.lora.rank, target_modules=LINEAR)
             model = get_peft_model(model, config)
+    if settings.gradient_checkpointing:
+        llm.model.gradient_checkpointing_enable({"use_reentrant": False})
     n_tokens = llm.model.get_input_embeddings().weight.shape[0]
     answering = Answering(llm.model, tokens_of(examples, n_tokens), number_format())
     arguments = TrainingArguments(
