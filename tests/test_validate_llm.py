@@ -34,7 +34,9 @@ def said(utility_of_target) -> pd.DataFrame:
 def test_an_llm_that_knows_gains_what_there_is_to_gain_and_a_list_without_its_target_does_not_count():
     found = script("validate_llm").worth(known_lists(), said(5.0), "standardised", N_TRAIN)
     assert found["lists"] == found["users"] == USERS - 1
-    assert found["llm"] == 1 and found["backbone"] == pytest.approx(1 / np.log2(4))  # first, third
+    assert found["llm"] == found["llm_ci_low"] == found["llm_ci_high"] == 1 and found["backbone"] == pytest.approx(
+        1 / np.log2(4)
+    )  # first, third
     assert found["diff"] == pytest.approx(1 - 1 / np.log2(4)) and found["alpha_1"] > 0
     assert found["nats"] == pytest.approx(np.log(4), rel=1e-3)  # from chance to certain
     assert found["nats_se"] == pytest.approx(0, abs=1e-9)
@@ -70,3 +72,17 @@ def test_a_backbone_that_ranks_nothing_is_refused_at_once(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         script("validate_llm").main()
     assert "DeepFM predicts ratings" in capsys.readouterr().err
+
+
+def test_lines_of_several_runs_stand_in_one_file_each_once_and_sorted(tmp_path):
+    add, file = script("validate_llm").add, tmp_path / "lines.csv"
+
+    def line(preset, seed, llm=0.5):
+        return pd.DataFrame([{"preset": preset, "opinion": "trunk", "backbone": "MF", "seed": seed, "llm": llm}])
+
+    for each in (line("b", 10), line("b", 2), line("a", 3), line("b", 2, 0.12345678)):
+        add(each, file)
+    told = file.read_text().splitlines()
+    assert told == [
+        "preset,opinion,backbone,seed,llm", "a,trunk,MF,3,0.5", "b,trunk,MF,2,0.123457", "b,trunk,MF,10,0.5",
+    ]  # fmt: skip
