@@ -82,8 +82,9 @@ def add(line: pd.DataFrame, file: Path) -> None:
 
 
 def worth(known: Predictions, scores: pd.DataFrame, utilities: str, n_train: np.ndarray) -> dict:
-    """Means over users of what is found in the lists that hold their target. NDCG@5: the LLM's, the backbone's, and
-    how much the blend of both gains over the backbone (`diff`, by weights chosen on other users), with 95% intervals.
+    """Means over users of what is found in the lists that hold their target. NDCG@5: the LLM's alone,
+    the backbone's alone, and how much the blend of both gains over the latter (`diff`, by weights chosen on other
+    users), with 95% intervals.
     nats: what the blend gains in the target's log-likelihood, with its standard error."""
     lists = Lists.of(known, scores, utilities)
     lists = lists.only(lists.rank(1.0) > 0)
@@ -103,10 +104,10 @@ def worth(known: Predictions, scores: pd.DataFrame, utilities: str, n_train: np.
     return {
         "users": len(gains),
         "lists": len(lists.users),
-        "llm": alone.value,
-        "llm_ci_low": alone.ci_low,
-        "llm_ci_high": alone.ci_high,
-        "backbone": float(backbone.mean()),
+        "alone": alone.value,
+        "alone_ci_low": alone.ci_low,
+        "alone_ci_high": alone.ci_high,
+        "backbone_alone": float(backbone.mean()),
         "diff": difference.diff,
         "diff_ci_low": difference.ci_low,
         "diff_ci_high": difference.ci_high,

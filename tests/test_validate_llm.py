@@ -34,9 +34,9 @@ def said(utility_of_target) -> pd.DataFrame:
 def test_an_llm_that_knows_gains_what_there_is_to_gain_and_a_list_without_its_target_does_not_count():
     found = script("validate_llm").worth(known_lists(), said(5.0), "standardised", N_TRAIN)
     assert found["lists"] == found["users"] == USERS - 1
-    assert found["llm"] == found["llm_ci_low"] == found["llm_ci_high"] == 1 and found["backbone"] == pytest.approx(
-        1 / np.log2(4)
-    )  # first, third
+    assert found["alone"] == found["alone_ci_low"] == found["alone_ci_high"] == 1 and found[
+        "backbone_alone"
+    ] == pytest.approx(1 / np.log2(4))  # first, third
     assert found["diff"] == pytest.approx(1 - 1 / np.log2(4)) and found["alpha_1"] > 0
     assert found["nats"] == pytest.approx(np.log(4), rel=1e-3)  # from chance to certain
     assert found["nats_se"] == pytest.approx(0, abs=1e-9)
@@ -59,7 +59,7 @@ def test_every_user_weighs_the_same_however_many_lists_they_have():
     found = script("validate_llm").worth(known, pd.concat([scores, *wrong]), "standardised", N_TRAIN)
     assert found["users"] == USERS - 1 and found["lists"] == USERS + 1
     of_user_0 = (1 + 2 / np.log2(5)) / 3  # first once, fourth twice
-    assert found["llm"] == pytest.approx((USERS - 2 + of_user_0) / (USERS - 1))
+    assert found["alone"] == pytest.approx((USERS - 2 + of_user_0) / (USERS - 1))
 
 
 def test_an_llm_that_says_what_the_backbone_says_gains_nothing():
