@@ -416,23 +416,41 @@ def test_a_stopped_tuning_goes_on_to_the_same_weights(tmp_path, monkeypatch, met
     assert not list(tmp_path.glob(".stopped-*")) and list(tmp_path.glob(".straight-*")) and stopped.exists()
 
 
-def shared_by_two(*arguments) -> int:
-    """Two processes tune as one, on this machine's loopback; returns their exit status."""
+def profile(name: str):
+    return load_config_from_file(str(Path(__file__).parents[1] / "profiles" / "accelerate" / f"{name}.yaml"))
+
+
+def shared_by_two(*arguments, split: bool = False) -> int:
+    """Two processes tune as one, on this machine's loopback; returns their exit status. split: over both (FSDP)."""
     here = Path(__file__).parent
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     env = os.environ | {"PYTHONPATH": f"{here.parent}{os.pathsep}{here}", "OMP_NUM_THREADS": "1"}
+    if split:  # what `accelerate launch` makes of its file
+        told = {name.upper(): str(value) for name, value in profile("split-over-gpus").fsdp_config.items()}
+        env |= told | {"ACCELERATE_USE_FSDP": "true"}
     done = subprocess.run([*command, here / "tune_tiny.py", *arguments], env=env, capture_output=True, timeout=300)
     return done.returncode
 
 
-@pytest.mark.parametrize("method, stopped_after", [("full", ()), ("lora", ("2",))], ids=["full", "lora, stopped"])
-def test_two_processes_end_with_the_weights_of_one_also_when_stopped(tmp_path, exact, method, stopped_after):
-    alone, two = tuned(tiny(), tmp_path / "alone", method, rows_per_step=2), tmp_path / "two"
+@pytest.mark.parametrize(
+    "method, split, stopped_after",
+    [
+        ("full", False, ()),
+        ("lora", False, ("2",)),
+        ("full", True, ("2",)),
+        pytest.param("lora", True, (), marks=pytest.mark.slow),
+    ],
+    ids=["full", "lora, stopped", "full, split, stopped", "lora, split"],
+)
+def test_two_processes_end_with_the_weights_of_one_also_when_stopped(tmp_path, exact, method, split, stopped_after):
+    llm = tiny(tied=method == "lora")
+    alone, two = tuned(llm, tmp_path / "alone", method, rows_per_step=2), tmp_path / "two"
     told = read_json(alone / "tuning.json")
     assert told["rows"] == 2 * told["steps"] == 8
     for steps in stopped_after:
-        assert shared_by_two(two, method, steps) != 0 and not two.exists() and list(tmp_path.glob(".two-*"))
-    assert shared_by_two(two, method) == 0
+        assert shared_by_two(two, method, steps, split=split) != 0 and not two.exists()
+        assert len(list(tmp_path.glob(".two-*/checkpoint-2/pytorch_model_fsdp_0/*.distcp"))) == 2 * split
+    assert shared_by_two(two, method, split=split) == 0
     expected, found = (load_file(folder / "model.safetensors") for folder in (alone, two))
     assert found.keys() == expected.keys()
     for key, value in found.items():
@@ -442,10 +460,10 @@ def test_two_processes_end_with_the_weights_of_one_also_when_stopped(tmp_path, e
     np.testing.assert_allclose(*curves, rtol=1e-4)
 
 
-def test_the_accelerate_profile_is_one_that_accelerate_reads():
-    (file,) = (Path(__file__).parents[1] / "profiles" / "accelerate").glob("*.yaml")
-    config = load_config_from_file(str(file))
-    assert (config.distributed_type, config.num_processes) == ("MULTI_GPU", 2)
+def test_the_accelerate_profiles_are_such_that_accelerate_reads():
+    whole, split = profile("several-gpus"), profile("split-over-gpus")
+    assert (whole.distributed_type, whole.num_processes) == ("MULTI_GPU", 2)
+    assert (split.distributed_type, split.fsdp_config["fsdp_version"]) == ("FSDP", 2)
 
 
 def test_processes_that_do_not_divide_a_step_s_rows_are_refused(tmp_path, monkeypatch):

@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 from peft import LoraConfig, get_peft_model
+from torch.distributed.tensor import DTensor
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
@@ -115,12 +116,15 @@ def tune(
     if rows:
         with explained(checkpoints):
             trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
-        answering.put_back()
+        gather(answering)
     columns = ["step", "epoch", "loss", "learning_rate", "grad_norm"]
     curve = pd.DataFrame([entry for entry in trainer.state.log_history if "loss" in entry], columns=columns)
-    if settings.method == "lora":
-        model = model.merge_and_unload()
     if is_first_process():
+        if rows:
+            llm.model.tie_weights()
+            answering.put_back()
+        if settings.method == "lora":
+            model = model.merge_and_unload()
         with whole_folder(folder) as aside:
             model.eval().save_pretrained(aside, max_shard_size="1TB")  # one file
             write_frame(aside / "curve.csv", curve)
@@ -139,6 +143,17 @@ def tune(
             )
     trainer.accelerator.wait_for_everyone()
     return folder
+
+
+def gather(model: torch.nn.Module) -> None:
+    """Put together, in the first process's memory, the parameters that FSDP has split over the processes; without FSDP
+    nothing is to be done. All processes call this."""
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if isinstance(parameter, DTensor):
+                whole = parameter.full_tensor().detach().cpu()
+                if is_first_process():
+                    setattr(module, name, torch.nn.Parameter(whole))
 
 
 def is_first_process() -> bool:

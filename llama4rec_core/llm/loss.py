@@ -41,13 +41,13 @@ class Answering(nn.Module):
         self.body, self.dtype = model.base_model, dtype
         table, head = model.get_input_embeddings(), model.get_output_embeddings()
         self.register_buffer("tokens", tokens.to(table.weight.device), persistent=False)
-        self.rows = nn.Parameter(table.weight.detach()[self.tokens])  # [n, D]
-        self.matrices = [(table, self.rows)]  # in a list, so that the body's own are not saved twice
+        self.matrices = {"rows": table}  # in a dict, so that the body's own are not saved twice
         if head.weight is not table.weight:  # not one matrix
-            self.head_rows = nn.Parameter(head.weight.detach()[self.tokens])
-            self.matrices.append((head, self.head_rows))
-        for matrix, _ in self.matrices:
+            self.matrices["head_rows"] = head
+        for name, matrix in self.matrices.items():
             matrix.weight.requires_grad_(False)
+            self.register_parameter(name, nn.Parameter(matrix.weight.detach()[self.tokens]))  # [n, D]
+        self._no_split_modules = model._no_split_modules  # the layers, which FSDP splits over GPUs one by one
 
     def forward(self, input_ids, places, vocabulary, held, of_set, **row) -> CausalLMOutput:
         """Logits [1, P, V'] in float32 of the tokens `vocabulary` [V'] at P places of a packed row; minus infinity
@@ -55,14 +55,14 @@ class Answering(nn.Module):
         read = self.rows[torch.searchsorted(self.tokens, input_ids)]
         with torch.autocast(read.device.type, self.dtype, enabled=self.dtype != torch.float32):
             hidden = self.body(inputs_embeds=read, **row, use_cache=False).last_hidden_state[0, places]  # [P, D]
-        head = self.matrices[-1][1][torch.searchsorted(self.tokens, vocabulary)]
+        head = getattr(self, [*self.matrices][-1])[torch.searchsorted(self.tokens, vocabulary)]
         return CausalLMOutput(logits=(hidden.float() @ head.T).masked_fill(~held[of_set], -torch.inf)[None])
 
     @torch.no_grad()
     def put_back(self) -> None:
         """Write the learnt rows into the model's matrices."""
-        for matrix, rows in self.matrices:
-            matrix.weight[self.tokens] = rows.detach()
+        for name, matrix in self.matrices.items():
+            matrix.weight[self.tokens] = getattr(self, name).detach()
 
 
 def tokens_of(examples: Sequence[Example], n_tokens: int) -> torch.Tensor:

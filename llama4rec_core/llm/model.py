@@ -88,7 +88,10 @@ class LLM:
 
 
 def device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """Where a model is put. Of several processes that tune together none puts the whole of it on a GPU: the trainer
+    moves it there, or splits it."""
+    several = int(os.environ.get("WORLD_SIZE", 1)) > 1
+    return torch.device("cuda" if torch.cuda.is_available() and not several else "cpu")
 
 
 def load(
