@@ -38,7 +38,7 @@ def files_of(run: Run, name: str, seed: int) -> dict[str, dict[str, str]]:
 
 
 def parts_of(fit: str, there: Container[str]) -> list[str]:
-    """The files of a backbone's fit among those that are there. A part with many lines has several."""
+    """The files of a backbone's fit among those that are there, in order: base-test.parquet, base-test-2.parquet ..."""
     numbers = ["", *(f"-{number}" for number in range(2, 100))]
     names = [f"{fit}-{part}{number}.parquet" for part in PARTS for number in numbers]
     return [name for name in names if name in there]
@@ -91,7 +91,7 @@ def unpack(run: Run) -> None:
     """Raises ValueError where nothing was published, or what was is of other data or settings, or not as it was."""
     if not run.preset.published:
         raise ValueError(f"preset {run.preset.name} has no setting `published`: there is nothing to unpack")
-    ready = read_prepared(run.path("data"), run.preset)
+    ready, commits = read_prepared(run.path("data"), run.preset), set()
     for seed in run.preset.seeds:
         of = Path(run.preset.published) / f"s{seed}"
         record = read_json(of / "record.json")
@@ -110,7 +110,8 @@ def unpack(run: Run) -> None:
                     write_frame(run.path(file), said[opinion])
         for file, text in record["files"].items():
             write_text(run.path(file), text)
-        write_json(run.path(MADE), record["run"])
+        commits.update(record["run"]["git_commit"].split())
+    write_json(run.path(MADE), record["run"] | {"git_commit": " ".join(sorted(commits))})  # of the last seed's machine
 
 
 def check(run: Run, ready: Prepared, of: Path, record: dict) -> None:
