@@ -1,5 +1,7 @@
 """What is published is what was measured: the README's rows, looks at test, and Base rows beside an LLM's."""
 
+import dataclasses
+
 import base_rows
 import numpy as np
 import pandas as pd
@@ -114,6 +116,17 @@ def test_looks_of_rows_and_of_base_rows_are_published(few):
     publish.merge(few)
     assert looks.read(paths.results() / "test_looks.csv")["what"].tolist() == ["MF-s0", "MF-s1 Base, rolling"]
     assert "Test has been looked at 2 times" in publish.with_results(TEXT)
+
+
+def test_a_replay_publishes_the_looks_of_the_run_that_it_repeats_and_none_of_its_own(few):
+    frame = pd.DataFrame({"user": [0, 1], "HR@5": [1.0, 0.0], "row": "Base", "seed": 0, "cases": 1})
+    frame = frame.assign(dataset="ml-100k", protocol="leave-one-out", backbone="MF")
+    tables.write(tables.build(frame, few.preset), few.path("tables/table_2_direct.csv"), "c")
+    write_json(few.path("rows/MF-s0/look.json"), looks.look(few, "MF-s0", "why"))
+    write_json(few.path("looks/unpacked.json"), looks.look(few, "MF-s0", "why") | {"preset": "laptop"})
+    replay = dataclasses.replace(few, preset=dataclasses.replace(few.preset, published="somewhere"))
+    publish.merge(replay)
+    assert looks.read(paths.results() / "test_looks.csv")["preset"].tolist() == ["laptop"]
 
 
 def test_a_run_without_tables_has_nothing_to_publish(few):
