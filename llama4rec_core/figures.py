@@ -22,7 +22,7 @@ from llama4rec_core.evaluation import ERRORS
 from llama4rec_core.files import whole
 from llama4rec_core.paper import paper_value
 from llama4rec_core.tables import in_order
-from llama4rec_core.variants import SECOND_OPINION, VARIANTS
+from llama4rec_core.variants import SECOND_OPINION
 
 PALETTE = sns.color_palette("colorblind", 10)
 BLUE, ORANGE, GREEN, RED, PURPLE, BROWN, PINK, GREY, YELLOW, SKY = PALETTE
@@ -399,45 +399,6 @@ def tuning_curve(curve: pd.DataFrame, steps: int = 10) -> Figure:
     first, last = curve["loss"].head(steps).mean(), curve["loss"].tail(steps).mean()
     finding = f"{len(curve):,} steps of tuning take the loss from {first:.2f} to {last:.2f}"
     return _finish(fig, finding, f"dots: a step's own examples;  line: mean of the last {steps} steps")
-
-
-def amount_of_tuning(lines: pd.DataFrame, row: str = "Base + recent item-kNN") -> Figure:
-    """NDCG@5 by tokens of tuning, a panel for each backbone: the LLM alone, and its blend with the backbone, beside the
-    backbone alone and the blend of `row`, which cost no tuning.
-
-    `lines` are those of `scripts/validate_llm.py --into`, of one seed: columns backbone, opinion, tokens, alone,
-    alone_ci_low, alone_ci_high, backbone_alone, diff, diff_ci_low, diff_ci_high. Raises ValueError where a backbone has
-    two lines of an opinion and as many tokens.
-    """
-    _need(
-        lines, "backbone", "opinion", "tokens", "alone", "alone_ci_low", "alone_ci_high", "backbone_alone", *DIFFERENCE
-    )
-    if lines.duplicated(["backbone", "opinion", "tokens"]).any():
-        raise ValueError("amount_of_tuning draws one seed: filter the lines first")
-    names = list(dict.fromkeys(lines["backbone"]))
-    fig, axes = _panels(len(names), width=8.3, share_y=True)
-    found = []
-    for ax, name in zip(axes, names, strict=True):
-        here = lines[lines["backbone"] == name].sort_values("tokens")
-        free, llm = here[here["opinion"] == VARIANTS[row].opinion], here[here["opinion"] == "without_hints"]
-        base = llm["backbone_alone"]
-        for value, ends, colour, label in (
-            (llm["alone"], llm[["alone_ci_low", "alone_ci_high"]], ORANGE, "the LLM alone"),
-            (base + llm["diff"], llm[[*DIFFERENCE[1:]]].add(base, axis=0), BLUE, "blend with the LLM"),
-        ):
-            ax.plot(llm["tokens"], value, color=colour, marker="o", linewidth=2, label=label)
-            ax.fill_between(llm["tokens"], *ends.to_numpy().T, color=colour, alpha=0.15, linewidth=0)
-        ax.axhline(base.iloc[0], color=GREY, linewidth=2, linestyle="--", label="the backbone alone")
-        ax.axhline(base.iloc[0] + free["diff"].iloc[0], color=COLOURS[row], linewidth=2, linestyle=":", label=row)
-        ax.set(xscale="log", xlabel="tokens of tuning", ylabel=_metric_label("NDCG@5") if ax is axes[0] else "")
-        ax.set_xticks(llm["tokens"], [f"{count / 1000:,.0f}K" for count in llm["tokens"]])
-        ax.xaxis.set_minor_locator(NullLocator())
-        ax.set_title(name)
-        found.append(f"{llm['alone'].iloc[0]:.3f} to {llm['alone'].iloc[-1]:.3f} on {name}'s lists")
-    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", frameon=False)
-    fewest, most = lines.loc[lines["tokens"] > 0, "tokens"].agg(["min", "max"])
-    finding = f"{most / fewest:.0f} times the tuning takes the LLM alone from {' and from '.join(found)}"
-    return _finish(fig, finding, "validation, lists that hold their target;  bands: 95% intervals over users")
 
 
 def _metric_of(log: pd.DataFrame) -> str:

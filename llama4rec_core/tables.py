@@ -51,7 +51,7 @@ _DECIMALS = {column: 6 for column in (*COLUMNS, *PAIR_COLUMNS, *GAIN_COLUMNS) if
 }  # fmt: skip
 BESIDE = {"pairs": (PAIR_COLUMNS, PAIR_KEY), "gains": (GAIN_COLUMNS, GAIN_KEY)}  # files of lines beside the tables
 _ORDER = {  # of lines and of Markdown columns; a name that is not here follows, by alphabet
-    "preset": ("published", "smoke", "quick", "laptop", "paper"),
+    "preset": ("published", "published-seeds", "smoke", "quick", "laptop", "paper"),
     "task": tuple(TASKS),
     "dataset": ("ml-100k", "ml-1m", "bookcrossing"),
     "protocol": tuple(split + ties for split in ("rolling", "leave-one-out")

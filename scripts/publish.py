@@ -58,7 +58,7 @@ def merge(run: Run) -> pd.DataFrame:
 
 def with_results(text: str) -> str:
     """The README with the published mean gains between its two markers, and the number of looks at test. Of each data
-    set and task the run of most backbones is shown, rolling before leave-one-out."""
+    set and task the run of most backbones is shown, rolling before leave-one-out, more seeds before fewer."""
     before, rest = text.split(MARKERS[0])
     _, after = rest.split(MARKERS[1])
     path, parts = paths.results() / "tables" / "gains.csv", []
@@ -68,7 +68,7 @@ def with_results(text: str) -> str:
         gains = gains[main & (gains["preset"] != "smoke")].assign(
             other=gains["protocol"].str.startswith("leave-one-out")
         )
-        gains = gains.sort_values(["backbones", "other"], ascending=[False, True], kind="stable")
+        gains = gains.sort_values(["backbones", "other", "seeds"], ascending=[False, True, False], kind="stable")
         lines = [
             _mean_gains(dataset, TASKS[task], next(iter(of.groupby(tables.GAIN_KEY[:4], sort=False)))[1])
             for dataset, each in gains.groupby("dataset", sort=False)

@@ -41,15 +41,6 @@ LISTS = pd.DataFrame(
     [("random", 0.295, np.nan, np.nan, 112), ("untuned", 0.3, 0.27, 0.33, 112), ("tuned", 0.34, 0.31, 0.37, 112)],
     columns=["name", "value", "ci_low", "ci_high", "lists"],
 )
-TUNED = pd.DataFrame(
-    [
-        ("SASRec", "without_hints", 2000, 0.3, 0.28, 0.32, 0.25, 0.1, 0.08, 0.12),
-        ("SASRec", "without_hints", 1000, 0.2, 0.18, 0.22, 0.25, 0.01, -0.01, 0.03),
-        ("SASRec", "RecentItemKNN", 0, 0.4, 0.38, 0.42, 0.25, 0.2, 0.18, 0.22),
-    ],
-    columns=("backbone opinion tokens alone alone_ci_low alone_ci_high backbone_alone "
-             "diff diff_ci_low diff_ci_high").split(),
-)  # fmt: skip
 GROUPS = pd.concat([bars(backbones=["MF"]).assign(group=group, users=n) for group, n in (("long", 40), ("tail", 50))])
 
 FIGURES = {
@@ -65,7 +56,6 @@ FIGURES = {
         {"SASRec": [LOG, LOG], "MF": [LOG], "NFM": [LOG], "DCN": [LOG], "SGL": [LOG]}
     ),
     "within_list": lambda: figures.within_list(LISTS),
-    "amount_of_tuning": lambda: figures.amount_of_tuning(TUNED),
     "by_history_length": lambda: figures.by_history_length(GROUPS, "HR@5"),
 }
 
@@ -180,18 +170,6 @@ def test_a_chosen_pair_that_is_the_best_needs_no_second_sign():
     assert "Validation gives the LLM a weight of 0.5 at most (+34.0 nats)" in texts(fig)
     equal = figures.alpha_heatmap(NATS.assign(value=0.1), (0.9, 0.9))
     assert [corner for corner, _ in frames(equal)] == [(2, 0)]  # as good as any
-
-
-def test_the_amount_of_tuning_is_drawn_with_what_costs_none():
-    fig = figures.amount_of_tuning(TUNED)
-    (ax,) = fig.axes
-    drawn = {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in ax.lines}
-    assert drawn["the LLM alone"] == ([1000, 2000], [0.2, 0.3])
-    assert drawn["blend with the LLM"] == ([1000, 2000], [0.26, 0.35])
-    assert drawn["the backbone alone"][1] == [0.25, 0.25] and drawn["Base + recent item-kNN"][1] == [0.45, 0.45]
-    assert "2 times the tuning takes the LLM alone from 0.200 to 0.300" in " ".join(fig.get_suptitle().split())
-    with pytest.raises(ValueError, match="draws one seed"):
-        figures.amount_of_tuning(pd.concat([TUNED, TUNED]))
 
 
 def test_test_stands_beside_validation_with_the_same_frames():

@@ -95,7 +95,7 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path):
 def test_an_unknown_preset_lists_the_known_ones():
     with pytest.raises(
         FileNotFoundError,
-        match="there is no preset 'fast': the known ones are .*ml-1m, paper, published, published-ml-1m, quick, smoke",
+        match="there is no preset 'fast': the known ones are .*, published-ml-1m, published-seeds, quick, smoke",
     ):
         presets.load("fast")
 
