@@ -66,7 +66,8 @@ def main() -> None:
         scores = ranker.utilities(lists, prompts, run.path(f"llm/.answers/{name}.parquet"), name)
         tuned = dict.fromkeys(["trunk", asked.llm])
         tokens = sum(read_json(run.path(f"llm/{each}-{s}/tuning.json"))["tokens"] for each in tuned)
-    about = dict(zip(OF, (run.preset.name, asked.llm, asked.backbone, asked.seed), strict=True)) | {"tokens": tokens}
+    opinion = asked.llm + "-shuffled" * asked.shuffled
+    about = dict(zip(OF, (run.preset.name, opinion, asked.backbone, asked.seed), strict=True)) | {"tokens": tokens}
     table = pd.DataFrame([about | worth(known, scores, run.preset.aggregation.utilities, ready.n_train)])
     write_frame(run.path(f"llm/{name}.csv"), table)
     if asked.into:
@@ -82,10 +83,9 @@ def add(line: pd.DataFrame, file: Path) -> None:
 
 
 def worth(known: Predictions, scores: pd.DataFrame, utilities: str, n_train: np.ndarray) -> dict:
-    """Means over users of what is found in the lists that hold their target. NDCG@5: the LLM's alone,
-    the backbone's alone, and how much the blend of both gains over the latter (`diff`, by weights chosen on other
-    users), with 95% intervals.
-    nats: what the blend gains in the target's log-likelihood, with its standard error."""
+    """Means over users of what is found in the lists that hold their target. NDCG@5: the LLM's alone, the backbone's
+    alone, and how much the blend of both gains over the latter (`diff`, by weights chosen on other users), with 95%
+    intervals. nats: what the blend gains in the target's log-likelihood, with its standard error."""
     lists = Lists.of(known, scores, utilities)
     lists = lists.only(lists.rank(1.0) > 0)
     blend = VARIANTS["w/o DA"]
