@@ -195,7 +195,7 @@ class TuningSettings:
     save_steps: Count = 50
     """A kill loses at most this many steps."""
     gradient_checkpointing: bool = False
-    """Compute each layer again on the way back, in place of keeping what it made: less memory, a third more time."""
+    """Compute each layer again on the way back, in place of keeping what it made: less memory, more time."""
 
 
 @dataclass(frozen=True, config=CONFIG)
